@@ -1,0 +1,107 @@
+"""The models a command line can name: one file a family, and the registry of them.
+
+`mc.models.ising(L=16)` builds a Hamiltonian directly; `mc.models.build("ising", {"L": 16})` does so by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mc.hamiltonian import Hamiltonian
+from mc.models.edwards_anderson import ea2d, ea3d
+from mc.models.from_file import from_file
+from mc.models.graphs import pspin, rrg, sk
+from mc.models.ising import critical_beta, ising
+
+__all__ = [
+    "MODELS",
+    "Model",
+    "build",
+    "critical_beta",
+    "ea2d",
+    "ea3d",
+    "from_file",
+    "ising",
+    "pspin",
+    "rrg",
+    "sk",
+]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model family: its name, its builder, the keys it takes (name -> kind) and one line about it.
+
+    Kinds: "size" (integer >= 1), "seed" (integer >= 0), "order" (integer >= 2), "coupling" and "field" (a number or a word),
+    "text".
+    """
+
+    name: str
+    builder: Callable[..., Hamiltonian]
+    keys: Mapping[str, str]
+    about: str
+
+
+SIZES_2D = {"L": "size", "Lx": "size", "Ly": "size"}
+SIZES_3D = SIZES_2D | {"Lz": "size"}
+DISORDER = {"J": "coupling", "h": "field", "seed": "seed"}
+
+MODELS = {
+    model.name: model
+    for model in (
+        Model(
+            "ising",
+            ising,
+            SIZES_3D | {"dim": "size", "boundary": "text"} | DISORDER,
+            "Ising model on a square (L=, or Lx= Ly=) or cubic (dim=3, or Lz=) lattice, J=ferro",
+        ),
+        Model(
+            "ea2d",
+            ea2d,
+            SIZES_2D | {"boundary": "text"} | DISORDER,
+            "Edwards-Anderson spin glass, 2D, J=bimodal",
+        ),
+        Model(
+            "ea3d",
+            ea3d,
+            SIZES_3D | {"boundary": "text"} | DISORDER,
+            "Edwards-Anderson spin glass, 3D, J=bimodal",
+        ),
+        Model(
+            "sk",
+            sk,
+            {"N": "size"} | DISORDER,
+            "Sherrington-Kirkpatrick, couplings of variance 1/N, J=gaussian",
+        ),
+        Model(
+            "pspin",
+            pspin,
+            {"N": "size", "p": "order"} | DISORDER,
+            "p-spin glass, all p-subsets, p=3, J=gaussian",
+        ),
+        Model(
+            "rrg",
+            rrg,
+            {"N": "size", "degree": "order"} | DISORDER,
+            "random regular graph, degree=3, J=bimodal",
+        ),
+        Model(
+            "file",
+            from_file,
+            {"path": "text", "shape": "text"},
+            "couplings from an .npz file (arrays i, j, J, h)",
+        ),
+    )
+}
+
+
+def build(name: str, parameters: Mapping[str, Any]) -> Hamiltonian:
+    """The Hamiltonian of model `name` with `parameters`; ValueError for an unknown name, key or a wrong value."""
+    if name not in MODELS:
+        raise ValueError(f"model {name}: not one of {', '.join(MODELS)}")
+    unknown = sorted(set(parameters) - set(MODELS[name].keys))
+    if unknown:
+        raise ValueError(f"model {name}: unknown key {unknown[0]}; it takes {', '.join(MODELS[name].keys)}")
+    return MODELS[name].builder(**parameters)

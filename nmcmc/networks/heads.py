@@ -1,0 +1,146 @@
+"""From the network's outputs and the prior's patch logits to a normalised law of the next token.
+
+A head turns outputs into log q of tokens in three ways that agree: draw a token, score a given token, and the cross
+entropy with a soft label. All take `prior`, (..., V) unnormalised log weights of the token's 2^k values.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IMPOSSIBLE = -1e4  # a log-odds or logit of this size is probability 0 exactly, in float32 and float64
+SMALLEST = 1e-37  # subtree weights below this (relative to the largest leaf) count as this
+
+
+class TreeHead:
+    """A token drawn spin by spin down a binary tree: V - 1 node log-odds, prior + network at every node.
+
+    Node 2^l - 1 + u decides bit l after the lower bits read u. Equivalent to a softmax over 2^k values, but each
+    spin needs one number of the prior only, and the network's part cannot unbalance what is normalised already.
+    """
+
+    name = "tree"
+
+    def __init__(self, vocabulary: int):
+        self.n_outputs = vocabulary - 1
+        self.k = vocabulary.bit_length() - 1
+
+    def forbid_first_bit(self, outputs: Tensor) -> Tensor:
+        """Outputs (n_outputs,) of a token whose first spin must be -1."""
+        mask = torch.zeros_like(outputs)
+        mask[0] = IMPOSSIBLE
+        return outputs + mask
+
+    def _levels(self, log_weights: Tensor) -> list[Tensor]:
+        """Subtree weights, level l (..., 2^(l+1)) indexed by the bits 0..l, scaled by the largest leaf."""
+        weights = (log_weights - log_weights.amax(-1, keepdim=True)).exp_()
+        levels = [weights]
+        for level in range(self.k - 1, 0, -1):
+            half = 1 << level
+            weights = weights[..., :half] + weights[..., half:]
+            levels.append(weights)
+        return levels[::-1]
+
+    def node_log_odds(self, log_weights: Tensor) -> Tensor:
+        """Log-odds of every node, (..., V - 1), from unnormalised log weights (..., V) of the leaves."""
+        odds = []
+        for level, weights in enumerate(self._levels(log_weights)):
+            logs = weights.clamp_min(SMALLEST).log_()
+            half = 1 << level
+            odds.append(logs[..., half:] - logs[..., :half])
+        return torch.cat(odds, dim=-1)
+
+    def draw(self, prior: Tensor, outputs: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """prior (n, V), outputs (n, V-1), uniform (n, k) float64 -> tokens (n,) int64, log q (n,) float64."""
+        token = torch.zeros(len(prior), 1, dtype=torch.int64, device=prior.device)
+        log_q = torch.zeros(len(prior), 1, dtype=torch.float64, device=prior.device)
+        for level, weights in enumerate(self._levels(prior)):
+            half = 1 << level
+            ahead = weights.gather(1, token + half).clamp_min_(SMALLEST).log_()
+            ahead -= weights.gather(1, token).clamp_min_(SMALLEST).log_()
+            log_odds = (ahead + outputs.gather(1, token + (half - 1))).double()
+            up = uniform[:, level : level + 1] < torch.sigmoid(log_odds)
+            log_q += functional.logsigmoid(torch.where(up, log_odds, -log_odds))
+            token = token + half * up
+        return token[:, 0], log_q[:, 0]
+
+    def log_prob(self, prior: Tensor, outputs: Tensor, tokens: Tensor) -> Tensor:
+        """log q (...) float64 of tokens (...), with gradients to outputs (..., V-1)."""
+        nodes, signs = self._path(tokens)
+        log_odds = self.node_log_odds(prior).gather(-1, nodes) + outputs.gather(-1, nodes)
+        return functional.logsigmoid(signs * log_odds.double()).sum(-1)
+
+    def _path(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Nodes (..., k) passed on the way to tokens (...), and the spins (..., k) chosen there."""
+        bits = torch.arange(self.k, device=tokens.device)
+        below = (1 << bits) - 1
+        chosen = tokens[..., None]
+        return below + (chosen & below), 2 * ((chosen >> bits) & 1) - 1
+
+    def cross_entropy(self, prior: Tensor, outputs: Tensor, label: Tensor) -> Tensor:
+        """- sum_a p(a) log q(a), (...), for p = softmax(label), label (..., V); gradients to outputs.
+
+        Node by node: p(node) softplus(o) - p(right child) o, o the node's log-odds under q.
+        """
+        odds = self.node_log_odds(prior)
+        levels = self._levels(label)
+        total = levels[0].sum(-1, keepdim=True)
+        ahead = torch.cat([w[..., 1 << l :] for l, w in enumerate(levels)], -1).div_(total)
+        behind = torch.cat([w[..., : 1 << l] for l, w in enumerate(levels)], -1).div_(total)
+        return _NodeCrossEntropy.apply(outputs, odds, ahead, behind)
+
+
+class _NodeCrossEntropy(torch.autograd.Function):
+    """sum over nodes of (p+ + p-) softplus(o) - p+ o with o = outputs + odds; gradient (p+ + p-) sigmoid(o) - p+.
+
+    Written out because the generic graph keeps five arrays of the size of the outputs and reads each twice.
+    """
+
+    @staticmethod
+    def forward(ctx, outputs, odds, ahead, behind):
+        log_odds = outputs + odds
+        reach = ahead + behind
+        loss = (reach * functional.softplus(log_odds) - ahead * log_odds).sum(-1, dtype=torch.float64)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(log_odds.sigmoid_().mul_(reach).sub_(ahead))
+        return loss
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream[..., None].to(gradient.dtype), None, None, None
+
+
+class SoftmaxHead:
+    """The plain softmax over the 2^k values: V logits, prior + network (arXiv:2604.27738 eq. 15)."""
+
+    name = "softmax"
+
+    def __init__(self, vocabulary: int):
+        self.n_outputs = vocabulary
+
+    def forbid_first_bit(self, outputs: Tensor) -> Tensor:
+        mask = torch.zeros_like(outputs)
+        mask[1::2] = IMPOSSIBLE
+        return outputs + mask
+
+    def draw(self, prior: Tensor, outputs: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """prior and outputs (n, V), uniform (n, k) float64 (the first is used) -> tokens (n,), log q (n,) float64."""
+        log_q = torch.log_softmax((prior + outputs).double(), -1)
+        cumulative = log_q.exp().cumsum(-1)
+        target = uniform[:, :1] * cumulative[:, -1:]
+        token = torch.searchsorted(cumulative, target, right=True)
+        return token[:, 0], log_q.gather(1, token)[:, 0]
+
+    def log_prob(self, prior: Tensor, outputs: Tensor, tokens: Tensor) -> Tensor:
+        logits = prior + outputs
+        return logits.gather(-1, tokens[..., None])[..., 0].double() - torch.logsumexp(logits.double(), -1)
+
+    def cross_entropy(self, prior: Tensor, outputs: Tensor, label: Tensor) -> Tensor:
+        log_q = torch.log_softmax(prior + outputs, -1)
+        return -(torch.softmax(label, -1) * log_q).sum(-1, dtype=torch.float64)
+
+
+HEADS = {"tree": TreeHead, "softmax": SoftmaxHead}

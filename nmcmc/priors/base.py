@@ -1,0 +1,82 @@
+"""The contract of a prior that knows weights of whole patches, and the per-spin view of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nmcmc.networks.heads import TreeHead
+from nmcmc.patch_energy import pad_with_one
+from nmcmc.tokens import Tokens
+
+
+@dataclass
+class PriorState:
+    """What has been drawn so far: padded spins (batch, n_spins + 1) by site, 1 where nothing is drawn yet.
+
+    notes: whatever a prior wants to keep between tokens (messages of the current row).
+    """
+
+    padded: Tensor
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Prior(nn.Module):
+    """ln p of the values of the next token given the past, up to a constant; no gradient flows through it.
+
+    A subclass offers `patch_logits` (one token, while sampling) and `patch_logits_of` (all tokens of given states)
+    and they must agree. The per-spin view (`log_odds`, `advance`, `log_odds_of`) follows from them: a sum over the
+    subtrees of a patch. States here are in site order; n counts spins in generation order.
+    """
+
+    def __init__(self, tokens: Tokens):
+        super().__init__()
+        self.tokens = tokens
+        self.register_buffer("sites", torch.from_numpy(tokens.sites.copy()), persistent=False)
+        self.register_buffer("values", torch.from_numpy(tokens.table.astype("float32")), persistent=False)  # (V, k)
+
+    def start(self, batch: int) -> PriorState:
+        """The state before anything is drawn."""
+        return PriorState(torch.ones(batch, self.tokens.n_spins + 1, device=self.values.device))
+
+    def fix(self, state: PriorState, j: int, token: Tensor) -> None:
+        """Write token j, (batch,) values, into the state."""
+        state.padded[:, self.sites[j]] = self.values[token]
+
+    def patch_logits(self, state: PriorState, j: int) -> Tensor:
+        """(batch, V) given tokens 0..j-1 in the state."""
+        raise NotImplementedError
+
+    def patch_logits_of(self, spins: Tensor) -> Tensor:
+        """(batch, n_tokens, V) for states (batch, n_spins), each token given those before it."""
+        raise NotImplementedError
+
+    def log_odds(self, state: PriorState, n: int) -> Tensor:
+        """ln p(+)/p(-) of the n-th spin of the order given the spins before it, (batch,)."""
+        j, m = divmod(n, self.tokens.k)
+        odds = TreeHead(self.tokens.vocabulary).node_log_odds(self.patch_logits(state, j))
+        bits = (state.padded[:, self.sites[j, :m]] > 0).long()
+        below = (bits << torch.arange(m, device=bits.device)).sum(-1)
+        return odds.gather(1, (below + (1 << m) - 1)[:, None])[:, 0]
+
+    def advance(self, state: PriorState, n: int, spin: Tensor) -> None:
+        """Fix the n-th spin of the order to `spin` (batch,) of +-1."""
+        state.padded[:, self.sites.reshape(-1)[n]] = spin.float()
+
+    def log_odds_of(self, spins: Tensor) -> Tensor:
+        """Log-odds (batch, n_spins) of every spin of given states, in generation order."""
+        head = TreeHead(self.tokens.vocabulary)
+        odds = head.node_log_odds(self.patch_logits_of(spins))  # (batch, T, V - 1)
+        nodes, _ = head._path(self.token_values(spins))
+        return odds.gather(-1, nodes).flatten(1)
+
+    def token_values(self, spins: Tensor) -> Tensor:
+        """Token values (batch, n_tokens) int64 of states (batch, n_spins)."""
+        bits = (spins[:, self.sites] > 0).long()
+        return (bits << torch.arange(self.tokens.k, device=bits.device)).sum(-1)
+
+    def padded(self, spins: Tensor) -> Tensor:
+        return pad_with_one(spins)

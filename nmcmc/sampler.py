@@ -1,0 +1,141 @@
+"""The neural proposal: a generation order, a physics prior and a network make a normalised law q(s)."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mc.hamiltonian import Hamiltonian
+from nmcmc.networks.heads import SoftmaxHead, TreeHead
+from nmcmc.networks.transformer import Transformer
+from nmcmc.priors import Prior
+from nmcmc.tokens import Tokens
+
+LN2 = math.log(2.0)
+
+
+class Proposal(Protocol):
+    """Whole configurations with their exact log-probability, bound to one target and one generation order."""
+
+    hamiltonian: Hamiltonian
+    beta: float
+    tokens: Tokens
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """n independent states: spins (n, N) int8 and log q (n,) float64."""
+
+    def log_prob(self, spins: np.ndarray) -> np.ndarray:
+        """log q (n,) float64 of states (n, N)."""
+
+
+class AutoregressiveSampler(nn.Module):
+    """q(s) = prod_j q(t_j | t_<j), each factor prior x network, normalised by the head.
+
+    hamiltonian, beta: the target (beta in 1/J, k_B = 1).
+    tokens, prior, head: as their classes say. network: a Transformer, or None for the prior alone.
+    canonical: the Z2 frame: the first spin is drawn as -1, then the whole state is flipped with probability 1/2,
+    log q = log q(canonical) - ln 2. Default: on for Z2-symmetric Hamiltonians; ValueError for others.
+    max_batch: most states handled at once; larger requests are split.
+    """
+
+    def __init__(
+        self,
+        hamiltonian: Hamiltonian,
+        beta: float,
+        tokens: Tokens,
+        prior: Prior,
+        head: TreeHead | SoftmaxHead,
+        network: Transformer | None = None,
+        canonical: bool | None = None,
+        max_batch: int = 512,
+    ):
+        super().__init__()
+        canonical = hamiltonian.is_z2_symmetric if canonical is None else canonical
+        if canonical and not hamiltonian.is_z2_symmetric:
+            raise ValueError("the Z2 frame needs E(-s) = E(s); this Hamiltonian has fields or odd interactions")
+        self.hamiltonian, self.beta, self.tokens, self.head = hamiltonian, float(beta), tokens, head
+        self.prior, self.network, self.canonical, self.max_batch = prior, network, canonical, max_batch
+
+    @property
+    def device(self) -> torch.device:
+        return self.prior.values.device
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """n independent states: spins (n, N) int8 and log q (n,) float64."""
+        spins = np.empty((n, self.tokens.n_spins), dtype=np.int8)
+        log_q = np.empty(n)
+        for start in range(0, n, self.max_batch):
+            part = slice(start, min(start + self.max_batch, n))
+            drawn, log = self.draw(part.stop - part.start, generator)
+            spins[part], log_q[part] = drawn.to(torch.int8).cpu().numpy(), log.cpu().numpy()
+        return spins, log_q
+
+    @torch.no_grad()
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`sample` of one batch, on the device: spins (n, N) float32, log q (n,) float64.
+
+        log q is summed in float64 from the very log-odds that decided each spin.
+        """
+        uniform = torch.rand(n, self.tokens.n_spins + 1, generator=generator, dtype=torch.float64).to(self.device)
+        state = self.prior.start(n)
+        cache = self.network.start(n) if self.network is not None else None
+        log_q = torch.zeros(n, dtype=torch.float64, device=self.device)
+        token = None
+        k = self.tokens.k
+        for j in range(self.tokens.n_tokens):
+            outputs = self._outputs(cache, token, j, n)
+            prior = self.prior.patch_logits(state, j)
+            token, log = self.head.draw(prior, outputs, uniform[:, j * k : (j + 1) * k])
+            self.prior.fix(state, j, token)
+            log_q += log
+        spins = state.padded[:, :-1]
+        if self.canonical:
+            spins = torch.where(uniform[:, -1:] < 0.5, spins, -spins)
+            log_q -= LN2
+        return spins, log_q
+
+    def _outputs(self, cache, token: Tensor | None, j: int, n: int) -> Tensor:
+        if cache is not None:
+            outputs = self.network.step(cache, token, j)
+        else:
+            outputs = torch.zeros(1, self.head.n_outputs, device=self.device).expand(n, -1)
+        if j == 0 and self.canonical:
+            outputs = self.head.forbid_first_bit(outputs[0]).expand(n, -1)
+        return outputs
+
+    def log_prob(self, spins: np.ndarray) -> np.ndarray:
+        """log q (n,) float64 of states (n, N), by a full pass; equal to what `sample` recorded up to rounding."""
+        spins = np.asarray(spins)
+        result = np.empty(len(spins))
+        with torch.no_grad():
+            for start in range(0, len(spins), self.max_batch):
+                part = torch.from_numpy(spins[start : start + self.max_batch].astype(np.float32)).to(self.device)
+                result[start : start + self.max_batch] = self.token_log_probs(part).sum(-1).cpu().numpy()
+        return result - (LN2 if self.canonical else 0.0)
+
+    def to_canonical(self, spins: Tensor) -> Tensor:
+        """Flip states (batch, N) whose first spin is +1, if the sampler works in the canonical frame."""
+        return -spins * spins[:, self.tokens.first_site, None] if self.canonical else spins
+
+    def forward_outputs(self, tokens: Tensor) -> Tensor:
+        """Head outputs (batch, n_tokens, n_outputs) of given tokens, the forbidden first bit masked."""
+        if self.network is None:
+            outputs = torch.zeros(*tokens.shape, self.head.n_outputs, device=self.device)
+        else:
+            outputs = self.network(tokens)
+        if not self.canonical:
+            return outputs
+        first = self.head.forbid_first_bit(outputs[0, 0]).expand(len(tokens), 1, -1)
+        return torch.cat([first, outputs[:, 1:]], dim=1)
+
+    def token_log_probs(self, spins: Tensor) -> Tensor:
+        """log q of every token (batch, n_tokens) float64 of states (batch, N); without the ln 2 of the Z2 frame."""
+        spins = self.to_canonical(spins)
+        tokens = self.prior.token_values(spins)
+        with torch.no_grad():
+            prior = self.prior.patch_logits_of(spins)
+        return self.head.log_prob(prior, self.forward_outputs(tokens), tokens)
