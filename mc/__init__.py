@@ -3,8 +3,16 @@
 Nothing on this floor knows about neural networks.
 """
 
+from numba import config as _numba
+
 from mc import models
+from mc.chain import Chain, ChainError, open_chain
 from mc.hamiltonian import Hamiltonian
 from mc.lattice import Lattice
 
-__all__ = ["Hamiltonian", "Lattice", "models"]
+__all__ = ["Chain", "ChainError", "Hamiltonian", "Lattice", "models", "open_chain"]
+
+# Numba's OpenMP layer shares its pool with PyTorch and resets PyTorch's number of threads at every kernel: small
+# matrix products then spin on all cores, at twice the CPU time. Another layer can be had by NUMBA_THREADING_LAYER.
+if _numba.THREADING_LAYER == "default":
+    _numba.THREADING_LAYER = "workqueue"

@@ -28,27 +28,30 @@ class PatchEnergy(nn.Module):
             raise ValueError(f"around={around}: past or all is needed")
         self.n_spins, self.k, self.vocabulary = tokens.n_spins, tokens.k, tokens.vocabulary
         index, table, inside = _feature_tables(hamiltonian, tokens, around)
-        # (tokens, features, width), padded with n_spins: the column of ones behind every padded state
+        # (tokens, features, width), padded with n_spins: the row of ones behind all spins
         self.register_buffer("feature_sites", torch.from_numpy(index), persistent=False)
         self.register_buffer("table", torch.from_numpy(beta * table).float(), persistent=False)  # (T, F, V)
         self.register_buffer("inside", torch.from_numpy(beta * inside).float(), persistent=False)  # (T, V)
 
-    def of_token(self, padded: Tensor, j: int) -> Tensor:
-        """padded (batch, n_spins + 1) float with a last column of ones -> (batch, vocabulary)."""
-        sites = self.feature_sites[j]
-        around = padded[:, sites[:, 0]] if sites.shape[1] == 1 else padded[:, sites].prod(-1)
-        return torch.addmm(self.inside[j], around, self.table[j])
+    def of_token(self, rows: Tensor, j: int) -> Tensor:
+        """rows (n_spins + 1, batch) from `site_rows` -> (batch, vocabulary)."""
+        return torch.addmm(self.inside[j], self._features(rows, self.feature_sites[j]).T, self.table[j])
 
-    def of_all(self, padded: Tensor) -> Tensor:
-        """padded (batch, n_spins + 1) -> (batch, n_tokens, vocabulary), contiguous along tokens first."""
-        sites = self.feature_sites
-        around = padded[:, sites[..., 0]] if sites.shape[2] == 1 else padded[:, sites].prod(-1)  # (B, T, F)
-        return torch.baddbmm(self.inside[:, None, :], around.transpose(0, 1), self.table).transpose(0, 1)
+    def of_all(self, rows: Tensor) -> Tensor:
+        """rows (n_spins + 1, batch) -> (n_tokens, batch, vocabulary)."""
+        around = self._features(rows, self.feature_sites)  # (T, F, batch)
+        return torch.baddbmm(self.inside[:, None, :], around.transpose(1, 2), self.table)
+
+    def _features(self, rows: Tensor, sites: Tensor) -> Tensor:
+        return rows[sites[..., 0]] if sites.shape[-1] == 1 else rows[sites].prod(-2)
 
 
-def pad_with_one(spins: Tensor) -> Tensor:
-    """States (batch, n_spins) of +-1 as float32 with a column of ones behind, (batch, n_spins + 1)."""
-    return nn.functional.pad(spins.float(), (0, 1), value=1.0)
+def site_rows(spins: Tensor) -> Tensor:
+    """States (batch, n_spins) of +-1 as float32 rows, one a site, and a last row of ones: (n_spins + 1, batch).
+
+    Gathering the neighbours of a token then copies whole rows, which is several times faster than columns.
+    """
+    return nn.functional.pad(spins.float().T, (0, 0, 0, 1), value=1.0)
 
 
 def _feature_tables(

@@ -70,32 +70,30 @@ class AutoregressiveSampler(nn.Module):
         log_q = np.empty(n)
         for start in range(0, n, self.max_batch):
             part = slice(start, min(start + self.max_batch, n))
-            drawn, log = self.draw(part.stop - part.start, generator)
-            spins[part], log_q[part] = drawn.to(torch.int8).cpu().numpy(), log.cpu().numpy()
-        return spins, log_q
+            drawn, log = self.draw_tokens(part.stop - part.start, generator)
+            spins[part], log_q[part] = drawn.to(torch.int8).cpu().numpy(), log.sum(1).cpu().numpy()
+        return spins, log_q - (LN2 if self.canonical else 0.0)
 
     @torch.no_grad()
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`sample` of one batch, on the device: spins (n, N) float32, log q (n,) float64.
+    def draw_tokens(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n states in one batch, on the device: spins (n, N) float32 and log q of each token (n, n_tokens) float64.
 
-        log q is summed in float64 from the very log-odds that decided each spin.
+        log q comes in float64 from the very log-odds that decided each spin. In the canonical frame it lacks - ln 2.
         """
         uniform = torch.rand(n, self.tokens.n_spins + 1, generator=generator, dtype=torch.float64).to(self.device)
         state = self.prior.start(n)
         cache = self.network.start(n) if self.network is not None else None
-        log_q = torch.zeros(n, dtype=torch.float64, device=self.device)
+        log_q = torch.empty(n, self.tokens.n_tokens, dtype=torch.float64, device=self.device)
         token = None
         k = self.tokens.k
         for j in range(self.tokens.n_tokens):
             outputs = self._outputs(cache, token, j, n)
             prior = self.prior.patch_logits(state, j)
-            token, log = self.head.draw(prior, outputs, uniform[:, j * k : (j + 1) * k])
+            token, log_q[:, j] = self.head.draw(prior, outputs, uniform[:, j * k : (j + 1) * k])
             self.prior.fix(state, j, token)
-            log_q += log
-        spins = state.padded[:, :-1]
+        spins = state.rows[:-1].T
         if self.canonical:
             spins = torch.where(uniform[:, -1:] < 0.5, spins, -spins)
-            log_q -= LN2
         return spins, log_q
 
     def _outputs(self, cache, token: Tensor | None, j: int, n: int) -> Tensor:
@@ -138,4 +136,4 @@ class AutoregressiveSampler(nn.Module):
         tokens = self.prior.token_values(spins)
         with torch.no_grad():
             prior = self.prior.patch_logits_of(spins)
-        return self.head.log_prob(prior, self.forward_outputs(tokens), tokens)
+        return self.head.log_prob(prior.transpose(0, 1), self.forward_outputs(tokens), tokens)

@@ -33,6 +33,10 @@ class TreeHead:
         mask[0] = IMPOSSIBLE
         return outputs + mask
 
+    def forbid_first_bit_of_label(self, label: Tensor) -> Tensor:
+        """Label logits (..., V) of a token whose first spin must be -1."""
+        return _forbid_odd(label)
+
     def _levels(self, log_weights: Tensor) -> list[Tensor]:
         """Subtree weights, level l (..., 2^(l+1)) indexed by the bits 0..l, scaled by the largest leaf."""
         weights = (log_weights - log_weights.amax(-1, keepdim=True)).exp_()
@@ -43,14 +47,19 @@ class TreeHead:
             levels.append(weights)
         return levels[::-1]
 
+    def _children(self, log_weights: Tensor) -> Tensor:
+        """Weights of both children of every node, (2, ..., V - 1): the lower bit's first."""
+        both = log_weights.new_empty(2, *log_weights.shape[:-1], self.n_outputs)
+        for level, weights in enumerate(self._levels(log_weights)):
+            half = 1 << level
+            both[0, ..., half - 1 : 2 * half - 1] = weights[..., :half]
+            both[1, ..., half - 1 : 2 * half - 1] = weights[..., half:]
+        return both
+
     def node_log_odds(self, log_weights: Tensor) -> Tensor:
         """Log-odds of every node, (..., V - 1), from unnormalised log weights (..., V) of the leaves."""
-        odds = []
-        for level, weights in enumerate(self._levels(log_weights)):
-            logs = weights.clamp_min(SMALLEST).log_()
-            half = 1 << level
-            odds.append(logs[..., half:] - logs[..., :half])
-        return torch.cat(odds, dim=-1)
+        minus, plus = self._children(log_weights).clamp_min_(SMALLEST).log_()
+        return plus.sub_(minus)
 
     def draw(self, prior: Tensor, outputs: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """prior (n, V), outputs (n, V-1), uniform (n, k) float64 -> tokens (n,) int64, log q (n,) float64."""
@@ -80,37 +89,43 @@ class TreeHead:
         return below + (chosen & below), 2 * ((chosen >> bits) & 1) - 1
 
     def cross_entropy(self, prior: Tensor, outputs: Tensor, label: Tensor) -> Tensor:
-        """- sum_a p(a) log q(a), (...), for p = softmax(label), label (..., V); gradients to outputs.
+        """- sum_a p(a) log q(a) summed over everything else, p = softmax(label), label (..., V); a float64 scalar.
 
-        Node by node: p(node) softplus(o) - p(right child) o, o the node's log-odds under q.
+        Node by node: (p- + p+) ln(1 + e^o) - p+ o, o the node's log-odds under q, p- and p+ the label's weights of
+        its children. Gradients go to `outputs` (..., V - 1) only.
         """
-        odds = self.node_log_odds(prior)
-        levels = self._levels(label)
-        total = levels[0].sum(-1, keepdim=True)
-        ahead = torch.cat([w[..., 1 << l :] for l, w in enumerate(levels)], -1).div_(total)
-        behind = torch.cat([w[..., : 1 << l] for l, w in enumerate(levels)], -1).div_(total)
-        return _NodeCrossEntropy.apply(outputs, odds, ahead, behind)
+        return _NodeCrossEntropy.apply(outputs, self._children(prior).clamp_min_(SMALLEST), self._children(label))
 
 
 class _NodeCrossEntropy(torch.autograd.Function):
-    """sum over nodes of (p+ + p-) softplus(o) - p+ o with o = outputs + odds; gradient (p+ + p-) sigmoid(o) - p+.
+    """Gradient (p- + p+) sigmoid(o) - p+, with e^o = e^output w+ / w- from the prior's weights of the children.
 
     Written out because the generic graph keeps five arrays of the size of the outputs and reads each twice.
     """
 
     @staticmethod
-    def forward(ctx, outputs, odds, ahead, behind):
-        log_odds = outputs + odds
-        reach = ahead + behind
-        loss = (reach * functional.softplus(log_odds) - ahead * log_odds).sum(-1, dtype=torch.float64)
+    def forward(ctx, outputs, prior, label):
+        minus, plus = label / label[..., :1].sum(0)  # the children of node 0 hold everything
+        log_minus, log_plus = torch.log(prior)
+        log_odds = log_plus.sub_(log_minus).add_(outputs)
+        reach = minus.add_(plus)
+        loss = torch.dot(functional.softplus(log_odds).flatten(), reach.flatten()).double()
+        loss -= torch.dot(log_odds.flatten(), plus.flatten())
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(log_odds.sigmoid_().mul_(reach).sub_(ahead))
+            ctx.save_for_backward(log_odds.sigmoid_().mul_(reach).sub_(plus))
         return loss
 
     @staticmethod
     def backward(ctx, upstream):
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream[..., None].to(gradient.dtype), None, None, None
+        return gradient * upstream.to(gradient.dtype), None, None
+
+
+def _forbid_odd(logits: Tensor) -> Tensor:
+    """Logits (..., V) with every value whose lowest bit is 1 (first spin +1) made impossible."""
+    mask = torch.zeros_like(logits)
+    mask[..., 1::2] = IMPOSSIBLE
+    return logits + mask
 
 
 class SoftmaxHead:
@@ -122,9 +137,10 @@ class SoftmaxHead:
         self.n_outputs = vocabulary
 
     def forbid_first_bit(self, outputs: Tensor) -> Tensor:
-        mask = torch.zeros_like(outputs)
-        mask[1::2] = IMPOSSIBLE
-        return outputs + mask
+        return _forbid_odd(outputs)
+
+    def forbid_first_bit_of_label(self, label: Tensor) -> Tensor:
+        return _forbid_odd(label)
 
     def draw(self, prior: Tensor, outputs: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """prior and outputs (n, V), uniform (n, k) float64 (the first is used) -> tokens (n,), log q (n,) float64."""
@@ -140,7 +156,7 @@ class SoftmaxHead:
 
     def cross_entropy(self, prior: Tensor, outputs: Tensor, label: Tensor) -> Tensor:
         log_q = torch.log_softmax(prior + outputs, -1)
-        return -(torch.softmax(label, -1) * log_q).sum(-1, dtype=torch.float64)
+        return -(torch.softmax(label, -1) * log_q).sum(dtype=torch.float64)
 
 
 HEADS = {"tree": TreeHead, "softmax": SoftmaxHead}

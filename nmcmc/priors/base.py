@@ -9,18 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from nmcmc.networks.heads import TreeHead
-from nmcmc.patch_energy import pad_with_one
 from nmcmc.tokens import Tokens
 
 
 @dataclass
 class PriorState:
-    """What has been drawn so far: padded spins (batch, n_spins + 1) by site, 1 where nothing is drawn yet.
+    """What has been drawn so far: float spins (n_spins + 1, batch), a row a site, 1 where nothing is drawn yet.
 
     notes: whatever a prior wants to keep between tokens (messages of the current row).
     """
 
-    padded: Tensor
+    rows: Tensor
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -40,43 +39,43 @@ class Prior(nn.Module):
 
     def start(self, batch: int) -> PriorState:
         """The state before anything is drawn."""
-        return PriorState(torch.ones(batch, self.tokens.n_spins + 1, device=self.values.device))
+        return PriorState(torch.ones(self.tokens.n_spins + 1, batch, device=self.values.device))
 
     def fix(self, state: PriorState, j: int, token: Tensor) -> None:
         """Write token j, (batch,) values, into the state."""
-        state.padded[:, self.sites[j]] = self.values[token]
+        state.rows[self.sites[j]] = self.values[token].T
 
     def patch_logits(self, state: PriorState, j: int) -> Tensor:
         """(batch, V) given tokens 0..j-1 in the state."""
         raise NotImplementedError
 
     def patch_logits_of(self, spins: Tensor) -> Tensor:
-        """(batch, n_tokens, V) for states (batch, n_spins), each token given those before it."""
+        """(n_tokens, batch, V) for states (batch, n_spins), each token given those before it."""
         raise NotImplementedError
 
     def log_odds(self, state: PriorState, n: int) -> Tensor:
         """ln p(+)/p(-) of the n-th spin of the order given the spins before it, (batch,)."""
         j, m = divmod(n, self.tokens.k)
         odds = TreeHead(self.tokens.vocabulary).node_log_odds(self.patch_logits(state, j))
-        bits = (state.padded[:, self.sites[j, :m]] > 0).long()
-        below = (bits << torch.arange(m, device=bits.device)).sum(-1)
+        below = bits_value(state.rows[self.sites[j, :m]].T)
         return odds.gather(1, (below + (1 << m) - 1)[:, None])[:, 0]
 
     def advance(self, state: PriorState, n: int, spin: Tensor) -> None:
         """Fix the n-th spin of the order to `spin` (batch,) of +-1."""
-        state.padded[:, self.sites.reshape(-1)[n]] = spin.float()
+        state.rows[self.sites.reshape(-1)[n]] = spin.float()
 
     def log_odds_of(self, spins: Tensor) -> Tensor:
         """Log-odds (batch, n_spins) of every spin of given states, in generation order."""
         head = TreeHead(self.tokens.vocabulary)
-        odds = head.node_log_odds(self.patch_logits_of(spins))  # (batch, T, V - 1)
+        odds = head.node_log_odds(self.patch_logits_of(spins)).transpose(0, 1)  # (batch, T, V - 1)
         nodes, _ = head._path(self.token_values(spins))
         return odds.gather(-1, nodes).flatten(1)
 
     def token_values(self, spins: Tensor) -> Tensor:
         """Token values (batch, n_tokens) int64 of states (batch, n_spins)."""
-        bits = (spins[:, self.sites] > 0).long()
-        return (bits << torch.arange(self.tokens.k, device=bits.device)).sum(-1)
+        return bits_value(spins[:, self.sites])
 
-    def padded(self, spins: Tensor) -> Tensor:
-        return pad_with_one(spins)
+
+def bits_value(spins: Tensor) -> Tensor:
+    """Spins (..., m) of +-1 read as bits, the first lowest: (...) int64."""
+    return ((spins > 0).long() << torch.arange(spins.shape[-1], device=spins.device)).sum(-1)

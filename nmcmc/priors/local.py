@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mc.hamiltonian import Hamiltonian
-from nmcmc.patch_energy import PatchEnergy, pad_with_one
+from nmcmc.patch_energy import PatchEnergy, site_rows
 from nmcmc.priors.base import Prior, PriorState
 from nmcmc.tokens import Tokens
 
@@ -21,7 +21,7 @@ class LocalPrior(Prior):
         self.energy = PatchEnergy(hamiltonian, tokens, beta, around="past")
 
     def patch_logits(self, state: PriorState, j: int) -> Tensor:
-        return self.energy.of_token(state.padded, j)
+        return self.energy.of_token(state.rows, j)
 
     def patch_logits_of(self, spins: Tensor) -> Tensor:
-        return self.energy.of_all(pad_with_one(spins))
+        return self.energy.of_all(site_rows(spins))

@@ -1,4 +1,4 @@
-"""The local prior, plus an exact sum over the strip of patches still to come in the row, plus a guess of what is below.
+"""The local prior, an exact sum over the strip of patches still to come in the row, a guess of what is below.
 
 The patches to the right of the current one in its row couple to it through one column only. Summing them out is a
 product of small matrices over column states, computed once per patch row from right to left:
@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 from torch import Tensor
+from torch.nn import functional
 
 from mc.hamiltonian import Hamiltonian
 from nmcmc.networks.heads import SMALLEST
-from nmcmc.patch_energy import PatchEnergy, pad_with_one
-from nmcmc.priors.base import Prior, PriorState
+from nmcmc.patch_energy import PatchEnergy, site_rows
+from nmcmc.priors.base import Prior, PriorState, bits_value
 from nmcmc.tokens import Tokens
 
 MAX_TABLE = 2**18  # numbers of one patch's strip table; 2x4 needs 2^12, 3x4 needs 2^14
@@ -59,71 +60,84 @@ class LookaheadPrior(Prior):
         self.column_states = strip.left_bond.shape[-1]
         for name in ("below", "kernel", "left_bond", "closure", "above_sites", "under_sites", "offset", "stride"):
             self.register_buffer(name, torch.from_numpy(getattr(strip, name)), persistent=False)
-        for name, index in (("left_of", strip.left_of), ("right_of", strip.right_of)):
-            self.register_buffer(name, torch.from_numpy(index), persistent=False)
-        self.register_buffer("both_of", self.right_of * self.column_states + self.left_of, persistent=False)
-        self.register_buffer("weights_row", 1 << torch.arange(tokens.patch[1]), persistent=False)
+        left, right, n = torch.from_numpy(strip.left_of), torch.from_numpy(strip.right_of), self.column_states
+        self.register_buffer("left_of", left, persistent=False)
+        # One-hot maps from column states to patch values: a matrix product beats a gather by a wide margin.
+        self.register_buffer("spread_right", functional.one_hot(right, n).T.float(), persistent=False)
+        self.register_buffer("spread_both", functional.one_hot(right * n + left, n * n).T.float(), persistent=False)
 
     def patch_logits(self, state: PriorState, j: int) -> Tensor:
         row, column = divmod(j, self.columns)
-        logits = self.local.of_token(state.padded, j) + self.below[j]
+        logits = self.local.of_token(state.rows, j).add_(self.below[j])
         if self.columns == 1:
             return logits
         if column == 0:
-            # (batch, 1, C, l, f): one row at a time while sampling
-            state.notes["messages"] = self._messages(state.padded, slice(row, row + 1))[:, 0]
-            return logits + state.notes["messages"][:, 1].flatten(1)[:, self.both_of]
+            # (C, batch, l, f) of this row only
+            messages = self._messages(state.rows, slice(row, row + 1))[0]
+            state.notes["messages"] = messages
+            return self._add_both(logits, messages[1])
         if column == 1:
-            token = self._token_value(state.padded, j - 1)
-            closed = self.left_of[token][:, None, None, None]
-            messages = state.notes["messages"]
-            state.notes["messages"] = messages.gather(3, closed.expand(*messages.shape[:3], 1))[..., 0]
+            closed = self.left_of[bits_value(state.rows[self.sites[j - 1]].T)]
+            state.notes["messages"] = close_row(state.notes["messages"], closed)
         if column + 1 < self.columns:
-            logits = logits + state.notes["messages"][:, column + 1][:, self.right_of]
+            logits.addmm_(state.notes["messages"][column + 1], self.spread_right)
         return logits
 
     def patch_logits_of(self, spins: Tensor) -> Tensor:
-        padded = pad_with_one(spins)
-        logits = (self.local.of_all(padded) + self.below).unflatten(1, (self.rows, self.columns))
+        rows = site_rows(spins)
+        logits = self.local.of_all(rows).add_(self.below[:, None])
         if self.columns == 1:
-            return logits.flatten(1, 2)
-        messages = self._messages(padded, slice(0, self.rows))  # (batch, R, C, l, f)
-        logits[:, :, 0] += messages[:, :, 1].flatten(2)[..., self.both_of]
-        if self.columns > 2:
-            first = self.token_values(spins).unflatten(1, (self.rows, self.columns))[:, :, 0]
-            closed = self.left_of[first][:, :, None, None, None]
-            later = messages[:, :, 2:].gather(4, closed.expand(*messages[:, :, 2:].shape[:4], 1))[..., 0]
-            logits[:, :, 1:-1] += later[..., self.right_of]
-        return logits.flatten(1, 2)
+            return logits
+        messages = self._messages(rows, slice(0, self.rows))  # (R, C, batch, l, f)
+        by_row = logits.unflatten(0, (self.rows, self.columns))
+        first = self.left_of[
+            self.token_values(spins).unflatten(1, (self.rows, self.columns))[:, :, 0]
+        ].T  # (R, batch)
+        for row in range(self.rows):
+            self._add_both(by_row[row, 0], messages[row, 1])
+            if self.columns > 2:
+                later = close_row(messages[row, 2:], first[row])  # (C - 2, batch, l)
+                by_row[row, 1:-1].flatten(0, 1).addmm_(later.flatten(0, 1), self.spread_right)
+        return logits
 
-    def _token_value(self, padded: Tensor, j: int) -> Tensor:
-        bits = (padded[:, self.sites[j]] > 0).long()
-        return (bits << torch.arange(self.tokens.k, device=bits.device)).sum(-1)
+    def _add_both(self, logits: Tensor, message: Tensor) -> Tensor:
+        """Add ln m[right(u), left(u)] to logits (batch, V) of a row's first patch, in place."""
+        if message.shape[-1] == 1:
+            return logits.addmm_(message[..., 0], self.spread_right)
+        return logits.addmm_(message.flatten(1), self.spread_both)
 
-    def _messages(self, padded: Tensor, rows: slice) -> Tensor:
-        """ln m_c[l, f] for the given patch rows, (batch, R', C, l, f); entry c = 0 is not used and left at zero.
+    def _messages(self, spin_rows: Tensor, rows: slice) -> Tensor:
+        """ln m_c[l, f] of the given patch rows, (R', C, batch, l, f); entry c = 0 is a place-holder.
 
         Scaled jointly over (l, f): their ratios are physical, the overall scale is not.
         """
-        above, under = self.above_sites[rows], self.under_sites[rows]  # (R', C, c)
-        index = (
-            self.offset[rows] + self._row_value(padded, above) * self.stride[rows] + self._row_value(padded, under)
-        )
+        index = bits_of_rows(spin_rows, self.above_sites[rows]) * self.stride[rows][..., None]
+        index += bits_of_rows(spin_rows, self.under_sites[rows]) + self.offset[rows][..., None]  # (R', C, batch)
         left_bond, closure = self.left_bond[rows], self.closure[rows]
-        message = closure.expand(len(padded), *closure.shape)  # (batch, R', r, f)
-        found = [torch.log(message.clamp_min(SMALLEST))]
+        message = closure[:, None].expand(-1, index.shape[2], -1, -1)  # (R', batch, r, f)
+        found = [message.clamp_min(SMALLEST).log_()]
         for c in range(self.columns - 1, 0, -1):
-            kernel = self.kernel[index[:, :, c]]  # (batch, R', left, right)
-            message = left_bond[:, c] @ (kernel @ message)
+            kernel = self.kernel[index[:, c]]  # (R', batch, left, right)
+            message = left_bond[:, c, None] @ (kernel @ message)
             message = message / message.amax((-2, -1), keepdim=True)
-            found.append(torch.log(message.clamp_min(SMALLEST)))
-        # found[0] belongs to column C, found[-1] to column 1; entry 0 is a place-holder
-        return torch.stack([found[0], *found[:0:-1]], dim=2)
+            found.append(message.clamp_min(SMALLEST).log_())
+        # found[0] belongs to column C (a row's end), found[-1] to column 1.
+        return torch.stack([found[0], *found[:0:-1]], dim=1)
 
-    def _row_value(self, padded: Tensor, sites: Tensor) -> Tensor:
-        """Value of the spins at `sites` (R', C, c) read as bits, 0 where there is no row: (batch, R', C)."""
-        present = sites < self.tokens.n_spins
-        return (((padded[:, sites] > 0) & present).long() * self.weights_row).sum(-1)
+
+def close_row(messages: Tensor, first_column: Tensor) -> Tensor:
+    """Messages (C, batch, l, f) at the f that the row's first patch has drawn, (batch,): (C, batch, l)."""
+    if messages.shape[-1] == 1:
+        return messages[..., 0]
+    chosen = first_column[None, :, None, None].expand(*messages.shape[:3], 1)
+    return messages.gather(3, chosen)[..., 0]
+
+
+def bits_of_rows(spin_rows: Tensor, sites: Tensor) -> Tensor:
+    """Spins at `sites` (R', C, c) read as bits, 0 where a site is n_spins (no row there): (R', C, batch)."""
+    present = (sites < len(spin_rows) - 1)[..., None]
+    weights = (1 << torch.arange(sites.shape[-1], device=sites.device))[:, None]
+    return (((spin_rows[sites] > 0) & present) * weights).sum(-2)
 
 
 @dataclass(frozen=True)
@@ -184,7 +198,7 @@ def strip_tables(hamiltonian: Hamiltonian, tokens: Tokens, beta: float) -> Strip
             if R > 0:
                 above_sites[R, C] = grid[R * r - 1, span]
                 above = (row_states * coupling(above_sites[R, C], top[span])) @ patch[:, 0].T
-            if R == rows - 1 and periodic_y and rows > 1:
+            if rows - 1 == R and periodic_y and rows > 1:
                 under_sites[R, C] = grid[0, span]
                 under = (row_states * coupling(under_sites[R, C], bottom[span])) @ patch[:, -1].T
             if C > 0:

@@ -9,7 +9,7 @@ from nmcmc.priors.base import Prior, PriorState
 
 class NoPrior(Prior):
     def patch_logits(self, state: PriorState, j: int) -> Tensor:
-        return state.padded.new_zeros(len(state.padded), self.tokens.vocabulary)
+        return state.rows.new_zeros(state.rows.shape[1], self.tokens.vocabulary)
 
     def patch_logits_of(self, spins: Tensor) -> Tensor:
-        return self.values.new_zeros(len(spins), self.tokens.n_tokens, self.tokens.vocabulary)
+        return self.values.new_zeros(self.tokens.n_tokens, len(spins), self.tokens.vocabulary)

@@ -1,0 +1,86 @@
+"""What the user sees while a command works: lines, a progress bar on a terminal, and Ctrl-C turned into a question."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+LINE_EVERY = 10.0  # seconds between progress lines in a log
+
+
+class Screen:
+    """Lines on standard output (none when quiet), progress on standard error."""
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+
+    def say(self, text: str = "") -> None:
+        if not self.quiet:
+            print(text, flush=True)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
+        """Yields update(done, note): a bar on a terminal, a line every ten seconds elsewhere."""
+        if self.quiet:
+            yield lambda done, note="": None
+        elif sys.stderr.isatty():
+            yield from self._bar(what, total, done)
+        else:
+            yield from self._lines(what, total, done)
+
+    def _bar(self, what: str, total: int, done: int):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(what, total=total, completed=done, note="")
+            yield lambda done, note="": bar.update(task, completed=done, **({"note": note} if note else {}))
+
+    def _lines(self, what: str, total: int, done: int):
+        began = last = time.monotonic()
+        first = done
+
+        def update(done: int, note: str = "") -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < LINE_EVERY:
+                return
+            last = now
+            rate = (done - first) / (now - began)
+            left = f", about {math.ceil((total - done) / rate)} s left" if rate > 0 else ""
+            print(f"{what}: {done} of {total}{left}{', ' + note if note else ''}", file=sys.stderr, flush=True)
+
+        yield update
+
+
+class Stopper:
+    """Turns Ctrl-C (and SIGTERM) into a flag that loops ask between blocks; a second one stops at once."""
+
+    def __init__(self, deadline: float = math.inf):
+        self.deadline = deadline
+        self.interrupted = False
+
+    def __call__(self) -> bool:
+        return self.interrupted or time.monotonic() > self.deadline
+
+    def _hear(self, number, frame) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        print("stopping after this block (again: at once, up to the last commit)", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Stopper:
+        self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

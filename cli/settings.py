@@ -1,0 +1,51 @@
+"""The dotted settings of the command line: one table of names, parsers, defaults and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cli import values
+
+LOCAL = ("metropolis", "heatbath")
+CLASSICAL = (*LOCAL, "wolff", "pt")
+NEURAL = ("train", "nmcmc", "nis", "prior")
+TRAINED = ("train", "nmcmc", "nis")
+MODES = (*CLASSICAL, *NEURAL)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """parse(key, text) -> value; default None means that the recipe or the model decides. modes: where it acts."""
+
+    parse: Callable[[str, str], Any]
+    default: Any
+    modes: tuple[str, ...]
+    about: str
+
+
+SETTINGS: dict[str, Setting] = {
+    "patch": Setting(values.shape, None, NEURAL, "spins drawn together: 2x4 on a lattice, a number on a graph"),
+    "prior": Setting(values.one_of("none", "local", "lookahead"), None, NEURAL, "physics before the network"),
+    "net": Setting(values.one_of("transformer", "none"), None, TRAINED, "transformer, or none for the prior alone"),
+    "net.width": Setting(values.at_least(1), None, TRAINED, "width of the transformer"),
+    "net.layers": Setting(values.at_least(1), None, TRAINED, "number of blocks"),
+    "net.heads": Setting(values.at_least(1), None, TRAINED, "attention heads"),
+    "net.head": Setting(values.one_of("tree", "softmax"), None, NEURAL, "how a token is drawn"),
+    "train.recipe": Setting(values.one_of("default", "published"), "default", TRAINED, "a set of defaults"),
+    "train.steps": Setting(values.at_least(0), None, TRAINED, "weight updates"),
+    "train.batch": Setting(values.at_least(2), None, TRAINED, "states a weight update"),
+    "train.microbatch": Setting(values.at_least(1), None, TRAINED, "states whose gradients fit in memory at once"),
+    "train.lr": Setting(values.positive, None, TRAINED, "highest learning rate"),
+    "train.objective": Setting(
+        values.one_of("soft-distillation", "soft-likelihood", "likelihood", "reverse-kl", "rtgs"),
+        None, TRAINED, "what is minimised",
+    ),
+    "train.data": Setting(values.text, None, TRAINED, "a chain file with spins, for the likelihoods"),
+    "train.sweeps": Setting(values.at_least(0), None, TRAINED, "heat-bath sweeps of a distilled state"),
+    "local": Setting(values.at_least(0), 0, ("nmcmc",), "Metropolis sweeps after each neural step"),
+    "init": Setting(values.text, "random", CLASSICAL, "random, up, or a chain file to start from"),
+    "spins.every": Setting(values.at_least(0), None, MODES, "keep the spins of every K-th draw, 0 for none"),
+    "ladder": Setting(values.one_of("fixed"), "fixed", ("pt",), "the betas written are the betas sampled"),
+}  # fmt: skip

@@ -1,0 +1,106 @@
+"""From the text behind "=" to a value: one small parser a kind. Each says what was expected."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from cli.errors import UserError
+
+
+def integer(key: str, text: str, least: int) -> int:
+    """An integer of at least `least`."""
+    if not re.fullmatch(r"[+-]?\d+", text) or int(text) < least:
+        raise UserError(f"{key}={text}: an integer of at least {least} is needed")
+    return int(text)
+
+
+def number(key: str, text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{key}={text}: a finite number is needed")
+    return value
+
+
+def positive(key: str, text: str) -> float:
+    value = number(key, text)
+    if value <= 0:
+        raise UserError(f"{key}={text}: a number above 0 is needed")
+    return value
+
+
+def word_or_number(key: str, text: str) -> str | float:
+    """A number where it reads as one (it must be finite), else the word; the model knows its words."""
+    try:
+        float(text)
+    except ValueError:
+        return text
+    return number(key, text)
+
+
+def shape(key: str, text: str) -> tuple[int, ...]:
+    """Sizes joined by x: 3x4, or one number."""
+    if not re.fullmatch(r"\d+(x\d+)*", text) or 0 in (sizes := tuple(int(size) for size in text.split("x"))):
+        raise UserError(f"{key}={text}: sizes joined by x are needed, such as 2x4")
+    return sizes
+
+
+def one_of(*choices: str) -> Callable[[str, str], str]:
+    """A parser that takes one of some words."""
+
+    def parse(key: str, text: str) -> str:
+        if text not in choices:
+            raise UserError(f"{key}={text}: {' or '.join(choices)} is needed")
+        return text
+
+    return parse
+
+
+def at_least(least: int) -> Callable[[str, str], int]:
+    """A parser of integers with a lower bound."""
+    return lambda key, text: integer(key, text, least)
+
+
+def text(key: str, value: str) -> str:
+    if not value:
+        raise UserError(f"{key}=: a value is needed")
+    return value
+
+
+MODEL_KINDS: dict[str, Callable[[str, str], Any]] = {
+    "size": at_least(1),
+    "seed": at_least(0),
+    "order": at_least(2),
+    "coupling": word_or_number,
+    "field": word_or_number,
+    "text": text,
+}
+
+
+def betas(key: str, value: str) -> tuple[float, ...]:
+    """Inverse temperatures from beta= or T=: a number, a comma list, or lo:hi:n, linear in the variable named.
+
+    Ascending as written; T must be above 0, beta at least 0.
+    """
+    parts = value.split(":")
+    if len(parts) == 3:
+        low, high, count = number(key, parts[0]), number(key, parts[1]), integer(key, parts[2], 2)
+        values = [low + (high - low) * i / (count - 1) for i in range(count)]
+    elif len(parts) == 1:
+        values = [number(key, part) for part in value.split(",")]
+    else:
+        raise UserError(f"{key}={value}: a number, a comma list or low:high:count is needed")
+    for entry in values:
+        if entry < 0 or (key == "T" and entry == 0):
+            raise UserError(
+                f"{key}={value}: {'numbers above 0 are' if key == 'T' else 'numbers of at least 0 are'} needed"
+            )
+    if len(set(values)) != len(values):
+        raise UserError(f"{key}={value}: a temperature is given twice")
+    return tuple(1.0 / entry for entry in values) if key == "T" else tuple(values)

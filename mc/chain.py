@@ -1,0 +1,570 @@
+"""The chain file: what a run has drawn, in one HDF5 file (schema "nmcmc-chain", version 1).
+
+    posterior, sample_stats     every sampled variable, axes (chain, draw, beta, own axes ...)
+    configurations              spins (chain, spin_draw, beta, site) int8; spin_draw holds the number of the draw
+    hamiltonian                 the energy function, enough to rebuild it
+    state                       what the sampler needs to go on, exactly as it was after the last committed draw
+    observables, diagnostics, training    small tables
+
+The attribute `committed_draws` is the length of the chain: readers stop there, and a writer cuts off whatever lies
+beyond. Every group opens in xarray and arviz as it is (see `mc.chain_layout`). Beside the attributes of the contract
+there are `run_id` (a restarted run has another one), `versions` of the libraries, and `committed_spin_draws` and
+`spins_every` on /configurations; /hamiltonian has `lattice_shape` and `lattice_periodic` where there is a lattice.
+
+A commit is atomic, which is more than the contract asks. The writer copies the committed file to a hidden sibling,
+appends there, sets `committed_draws` last, syncs, and renames the copy over the file. So kill -9 at any instant, a
+full disk or a lost machine leave the last committed file whole, and a reader keeps the version it opened and never
+stands in the writer's way. The price is a copy of the file at each commit; therefore `append` only takes draws
+into memory, and `commit_is_due` spaces the commits so that they take about a twentieth of the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from mc import chain_layout as layout
+from mc.chain_layout import SCHEMA, SCHEMA_VERSION, opened
+from mc.chain_lock import ChainError, WriterLock, part_of, reason, replacement, writable_target
+from mc.hamiltonian import Hamiltonian
+
+__all__ = ["Chain", "ChainError", "ChainWriter", "create_chain", "open_chain", "resume_chain"]
+
+# One fixed HDF5 format (readable since HDF5 1.10), whatever the library at hand would choose.
+FORMAT = ("v110", "v110")
+# Room freed inside the file (a half-filled chunk is written anew by the next commit) is remembered and used again.
+KEEP_FREE_SPACE = {"fs_strategy": "fsm", "fs_persist": True, "fs_threshold": 1}
+METADATA_ROOM = 4 << 20  # bytes reserved for a commit beside the arrays themselves
+
+
+class _Block(NamedTuple):
+    """Draws that were appended and are not committed yet: those numbered first to stop - 1."""
+
+    first: int
+    stop: int
+    sampled: dict[tuple[str, str], np.ndarray]  # {(group, variable): (chain, draw, beta, ...)}
+    spins: np.ndarray  # (chain, stored draw, beta, site)
+    spin_draws: np.ndarray  # (stored draw,)
+
+
+def create_chain(
+    path: str | os.PathLike,
+    *,
+    mode: str,
+    command: str,
+    config: Mapping[str, Any],
+    rng_seed: int,
+    hamiltonian: Hamiltonian,
+    betas: np.ndarray,
+    n_chains: int,
+    posterior: Mapping[str, tuple],
+    sample_stats: Mapping[str, tuple],
+    spins_every: int = 0,
+    overwrite: bool = False,
+) -> ChainWriter:
+    """Write a chain file without draws, and return its writer.
+
+    betas: (B,) inverse temperatures in 1 / hamiltonian.energy_unit.
+    posterior, sample_stats: {name: (own axes, dtype)} or {name: (own axes, dtype, units)}; own axes are
+        {axis: length or coordinates} and follow (chain, draw, beta). dtype: integers, float32, float64 or bool.
+    spins_every: how often spins are stored, for the record; 0: never.
+    overwrite: replace a file that is there; otherwise one is refused.
+
+    Raises ChainError when the file cannot be written or is being written, ValueError for arguments that do not fit.
+    """
+    target = writable_target(path)
+    if not overwrite and os.path.exists(target):
+        raise ChainError(f"{path} is there already; resume it, use --restart or choose another --out")
+    betas = np.array(betas, dtype=np.float64)
+    if betas.ndim != 1 or not len(betas):
+        raise ValueError(f"betas: shape {betas.shape}, (B,) with B >= 1 is needed")
+    if n_chains < 1 or spins_every < 0:
+        raise ValueError(f"n_chains={n_chains}, spins_every={spins_every}: at least 1 and 0 are needed")
+    if not -(2**63) <= rng_seed < 2**63:
+        raise ValueError(f"rng_seed={rng_seed} does not fit 64 bits")
+    unit = hamiltonian.energy_unit
+    image = BytesIO()
+    with h5py.File(image, "w", libver=FORMAT, **KEEP_FREE_SPACE) as file:
+        file.attrs["schema"] = SCHEMA
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs["nmcmc_version"] = _versions(["nmcmc"]).get("nmcmc", "unknown")
+        file.attrs["versions"] = layout.to_json(_versions(["numpy", "scipy", "numba", "h5py", "torch"]), "versions")
+        file.attrs["run_id"] = uuid.uuid4().hex  # tells a restarted run from the one it replaced
+        file.attrs["mode"] = mode
+        file.attrs["command"] = command
+        file.attrs["config"] = layout.to_json(config, "the configuration")
+        file.attrs["rng_seed"] = int(rng_seed)
+        file.attrs["complete"] = 0
+        file.attrs["committed_draws"] = 0
+        layout.write_hamiltonian(file.create_group("hamiltonian"), hamiltonian)
+        for group, variables in zip(layout.SAMPLED_GROUPS, (posterior, sample_stats), strict=True):
+            variables = {name: layout.Variable(*given) for name, given in variables.items()}
+            layout.create_sampled(file.create_group(group), n_chains, betas, variables, unit)
+        spins = {"spins": layout.Variable({"site": hamiltonian.n_spins}, np.int8)}
+        group = file.create_group("configurations")
+        layout.create_sampled(group, n_chains, betas, spins, unit, draw_axis="spin_draw")
+        group.attrs["spins_every"] = int(spins_every)
+        group.attrs["committed_spin_draws"] = 0
+        for name in ("observables", "diagnostics", "training", "state"):
+            file.create_group(name)
+
+    lock = WriterLock(target)
+    try:
+        # Asked again under the lock: the previous writer may have finished in between.
+        if not overwrite and os.path.exists(target):
+            raise ChainError(f"{path} is there already; resume it, use --restart or choose another --out")
+        began = time.monotonic()
+        try:
+            with replacement(target, fresh=True) as part:
+                part.write_bytes(image.getvalue())
+        except OSError as error:
+            raise ChainError(f"{path} cannot be written ({reason(error)}); choose another --out") from error
+        return ChainWriter(path, target, lock, time.monotonic() - began)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def resume_chain(path: str | os.PathLike) -> ChainWriter:
+    """The writer of a chain file that is there, behind its last committed draw; takes the lock of the file.
+
+    Raises ChainError for a missing file, one that is no chain file (of this version), or one being written.
+    """
+    with opened(path):  # a file that is none of ours gets no lock file beside it
+        pass
+    target = writable_target(path)
+    lock = WriterLock(target)
+    try:
+        part_of(target).unlink(missing_ok=True)  # left by a writer that was killed in a commit
+        return ChainWriter(path, target, lock, 0.0)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def open_chain(path: str | os.PathLike) -> Chain:
+    """Read a chain file, finished or still growing; raises ChainError when it is none.
+
+    The file is not kept open: what you see is the chain as committed when you called this.
+    """
+    return Chain(path)
+
+
+class ChainWriter:
+    """Appends to one chain file and holds its lock; made by `create_chain` and `resume_chain`.
+
+    Used as a context manager it commits what is pending when the block ends without an error, and closes.
+
+    path, config, mode, betas (B,), n_chains, n_spins: as in the file.
+    complete: whether the run was declared finished. seconds_of_last_commit: 0 before the first one.
+    warning: a text where the file system knows no locks, else None.
+    """
+
+    def __init__(self, path: str | os.PathLike, target: Path, lock: WriterLock, seconds: float):
+        self.path = Path(path)
+        self._target = target
+        self._lock = lock
+        self.warning = lock.warning
+        self.seconds_of_last_commit = seconds
+        self._last_commit = time.monotonic()
+        with opened(self.path) as file:
+            self._run_id = file.attrs["run_id"]
+            self.mode = file.attrs["mode"]
+            self.config = json.loads(file.attrs["config"])
+            self.complete = bool(file.attrs["complete"])
+            # (draws, rows of stored spins) in the file: one tuple, so that an interrupt cannot part them
+            self._committed = _committed_lengths(file)
+            self.betas = file["posterior/beta"][()]
+            self.n_chains = len(file["posterior/chain"])
+            self.n_spins = int(file["hamiltonian"].attrs["n_spins"])
+            self._energy_unit = file["hamiltonian"].attrs["energy_unit"]
+            self._has_state = "draws" in file["state"].attrs
+            self._shapes: dict[tuple[str, str], tuple[tuple[int, ...], np.dtype]] = {}
+            for group in layout.SAMPLED_GROUPS:
+                for name in layout.sampled_names(file[group]):
+                    dataset = file[group][name]
+                    dtype = np.dtype(bool) if dataset.attrs.get("dtype") == "bool" else dataset.dtype
+                    self._shapes[group, name] = (dataset.shape[2:], dtype)
+        self._appended: list[_Block] = []
+        self._state_draws = self.committed_draws  # how far the newest state reaches
+        self._tables: dict[str, layout.Table] = {}
+        self._attributes: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"ChainWriter({self.path}, {self.committed_draws} draws committed, {self.pending_draws} pending)"
+
+    def __enter__(self) -> ChainWriter:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            if kind is None:
+                self.commit()
+                if self._pending:
+                    raise ValueError(
+                        f"close: the last {self.pending_draws} draws have no state and are not committed"
+                    )
+        finally:
+            self.close()
+
+    @property
+    def committed_draws(self) -> int:
+        """Draws in the file, per chain."""
+        return self._committed[0]
+
+    @property
+    def _pending(self) -> list[_Block]:
+        return [block for block in self._appended if block.first >= self.committed_draws]
+
+    @property
+    def pending_draws(self) -> int:
+        """Draws appended and not committed."""
+        return sum(block.stop - block.first for block in self._pending)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Memory that the pending draws hold."""
+        return sum(b.spins.nbytes + sum(rows.nbytes for rows in b.sampled.values()) for b in self._pending)
+
+    def append(
+        self,
+        posterior: Mapping[str, np.ndarray],
+        sample_stats: Mapping[str, np.ndarray],
+        spins: np.ndarray | None = None,
+        spin_draws: np.ndarray | None = None,
+    ) -> None:
+        """Take a block of draws into memory; copies, so the arrays may be used again.
+
+        posterior, sample_stats: every variable the file was made with, (chain, n, beta, own axes ...).
+        spins: (chain, n_stored, beta, site) of +1 and -1, belonging to the draws numbered `spin_draws` (n_stored,)
+            from the start of the run; both or neither.
+
+        Raises ValueError for names, shapes or types other than those of the file.
+        """
+        given = {("posterior", name): values for name, values in posterior.items()}
+        given |= {("sample_stats", name): values for name, values in sample_stats.items()}
+        if given.keys() != self._shapes.keys():
+            odd = ", ".join("/".join(key) for key in sorted(given.keys() ^ self._shapes.keys()))
+            raise ValueError(f"append: the block and the file differ in {odd}")
+        lengths = {np.shape(values)[1:2] for values in given.values()}
+        if len(lengths) != 1 or lengths == {()}:
+            raise ValueError("append: the variables do not have the same number of draws")
+        (n_draws,) = lengths.pop()
+        sampled = {}
+        for key, values in given.items():
+            values = np.asarray(values)
+            tail, dtype = self._shapes[key]
+            if values.shape != (self.n_chains, n_draws, *tail):
+                raise ValueError(f"append: {key[1]} is {values.shape}, ({self.n_chains}, n, *{tail}) is needed")
+            if not np.can_cast(values.dtype, dtype, "same_kind"):
+                raise ValueError(f"append: {key[1]} is {values.dtype}, the file holds {dtype}")
+            sampled[key] = values.astype(np.int8 if dtype == np.bool_ else dtype)
+        first = self.committed_draws + self.pending_draws
+        spins, spin_draws = self._checked_spins(spins, spin_draws, first, first + n_draws)
+        if n_draws:
+            self._appended.append(_Block(first, first + n_draws, sampled, spins, spin_draws))
+
+    def _checked_spins(self, spins, spin_draws, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        if (spins is None) != (spin_draws is None):
+            raise ValueError("append: spins and spin_draws go together")
+        if spins is None:
+            spins = np.zeros((self.n_chains, 0, len(self.betas), self.n_spins), np.int8)
+            return spins, np.zeros(0, np.int64)
+        spin_draws = np.array(spin_draws, dtype=np.int64).reshape(-1)
+        spins = np.asarray(spins)
+        needed = (self.n_chains, len(spin_draws), len(self.betas), self.n_spins)
+        if spins.shape != needed:
+            raise ValueError(f"append: spins have shape {spins.shape}, {needed} is needed")
+        if (np.abs(spins) != 1).any():
+            raise ValueError("append: spins other than +1 and -1")
+        inside = (spin_draws >= first) & (spin_draws < stop)
+        if not inside.all() or (np.diff(spin_draws) <= 0).any():
+            raise ValueError(f"append: spin_draws must increase and lie in this block, {first} to {stop - 1}")
+        return spins.astype(np.int8), spin_draws
+
+    def set_state(self, state: Mapping[str, np.ndarray | bytes]) -> None:
+        """Give the sampler state that belongs to all draws appended so far; copied.
+
+        It is committed together with them. From the first call on, a commit writes only draws that a state covers,
+        so that the draws and the state in a file always belong together. Raises ValueError for types that cannot
+        be stored (bytes, and arrays of integers, float32, float64 and bool can).
+        """
+        arrays = {
+            name: (None, np.frombuffer(value, np.uint8), {"kind": "bytes"})
+            if isinstance(value, bytes)
+            else (None, value, {"kind": "array"})
+            for name, value in state.items()
+        }
+        draws = self.committed_draws + self.pending_draws
+        self._tables["state"] = layout.prepare_table("state", arrays, {"draws": draws}, {}, self._energy_unit)
+        self._state_draws = draws
+        self._has_state = True
+
+    def state(self) -> dict[str, np.ndarray | bytes]:
+        """The state in the file, which belongs to its `committed_draws`; {} when there is none."""
+        with opened(self.path) as file:
+            return _read_state(file)
+
+    def set_group(self, name: str, arrays: Mapping[str, Any], attributes: Mapping[str, Any] | None = None) -> None:
+        """Replace a small group of results at the next commit: "diagnostics", "training" or "observables/NAME".
+
+        arrays: {name: array, (axes, array) or (axes, array, attributes)}. Given without axes, an array of /training
+        starts with the axis `step`, and one as long as there are temperatures starts with `beta`. An array with the
+        name of its axis is the coordinate of that axis. `attributes`: texts, numbers and arrays of numbers.
+        """
+        first, *rest = name.strip("/").split("/")
+        if (first, len(rest)) not in (("diagnostics", 0), ("training", 0), ("observables", 1)):
+            raise ValueError(f"set_group: {name!r} is none of diagnostics, training and observables/NAME")
+        path = "/".join([first, *rest])
+        shared = {"chain": np.arange(self.n_chains), "beta": self.betas}
+        self._tables[path] = layout.prepare_table(path, arrays, attributes or {}, shared, self._energy_unit)
+
+    def set_config(self, config: Mapping[str, Any], command: str | None = None) -> None:
+        """Replace the configuration (and the command) at the next commit: a run extended by more draws."""
+        self._attributes["config"] = layout.to_json(config, "the configuration")
+        if command is not None:
+            self._attributes["command"] = command
+
+    def commit_is_due(self, min_seconds: float = 10.0) -> bool:
+        """Whether it is time to commit: so rarely that commits take at most about a twentieth of the time.
+
+        A commit that failed counts, so that a full disk is not tried at every block.
+        """
+        return time.monotonic() - self._last_commit > max(min_seconds, 20.0 * self.seconds_of_last_commit)
+
+    def commit(self, complete: bool | None = None) -> None:
+        """Write everything pending, all or nothing; does nothing when nothing is pending.
+
+        complete: declares the run finished or not; None leaves it, but a run that grows is unfinished.
+
+        Raises ChainError when the file cannot be written: it is then as before, everything pending is kept, and a
+        later commit may succeed. Raises ValueError when draws after the last `set_state` are all there is to write, or
+        with `complete=True`.
+        """
+        pending = self._pending
+        ready = [b for b in pending if b.stop <= self._state_draws] if self._has_state else pending
+        if len(ready) < len(pending) and (complete or not ready):
+            # Quietly keeping them would fill the memory of a caller who forgot set_state.
+            first = pending[len(ready)].first
+            raise ValueError(f"commit: the draws from {first} on have no state; call set_state after append")
+        if complete is None:
+            complete = self.complete and not ready
+        if not (ready or self._tables or self._attributes or complete != self.complete):
+            return
+        if self._lock is None:
+            raise ChainError(f"{self.path}: the writer is closed; resume_chain opens it again")
+        began = time.monotonic()
+        draws, spin_rows = self._committed
+        stop = ready[-1].stop if ready else draws
+        try:
+            with replacement(self._target, self._room(ready)) as part:
+                self._write(part, ready, stop, complete)
+        except (OSError, RuntimeError) as error:
+            raise ChainError(
+                f"{self.path}: {stop - draws} draws could not be committed ({reason(error)}); the file is whole "
+                f"up to draw {draws}, the rest is kept in memory; mend this (disk space? quota?) and it will be committed"
+            ) from error
+        finally:
+            self._last_commit = time.monotonic()
+            self.seconds_of_last_commit = self._last_commit - began
+        # An interrupt before this line is harmless: the next commit writes the same draws to the same place again.
+        self._committed = (stop, spin_rows + sum(len(block.spin_draws) for block in ready))
+        self._appended = self._pending
+        self.complete = complete
+        if "config" in self._attributes:
+            self.config = json.loads(self._attributes["config"])
+        self._tables, self._attributes = {}, {}
+
+    def _room(self, ready: list[_Block]) -> int:
+        """Bytes to reserve for a commit: a generous bound."""
+        draws, spin_draws = sum(b.stop - b.first for b in ready), sum(len(b.spin_draws) for b in ready)
+        room = METADATA_ROOM + 2 * sum(table.nbytes for table in self._tables.values())
+        for tail, dtype in self._shapes.values():
+            room += layout.room_for(self.n_chains, tail, dtype.itemsize, draws)
+        return room + layout.room_for(self.n_chains, (len(self.betas), self.n_spins), 1, spin_draws)
+
+    def _write(self, part: Path, ready: list[_Block], stop: int, complete: bool) -> None:
+        draws, spin_rows = self._committed
+        # Nobody else knows this file, so HDF5 need not lock it (some network file systems refuse).
+        with h5py.File(part, "r+", libver=FORMAT, locking=False) as file:
+            if file.attrs.get("run_id") != self._run_id:
+                raise OSError("another run has replaced the file")
+            for group, name in self._shapes:
+                self._extend(file[group][name], draws, [block.sampled[group, name] for block in ready])
+            for group in layout.SAMPLED_GROUPS:
+                layout.extend(file[group]["draw"], draws, np.arange(draws, stop))
+            group = file["configurations"]
+            self._extend(group["spins"], spin_rows, [block.spins for block in ready])
+            spin_draws = np.concatenate([np.zeros(0, np.int64), *(block.spin_draws for block in ready)])
+            layout.extend(group["spin_draw"], spin_rows, spin_draws)
+            group.attrs.modify("committed_spin_draws", spin_rows + len(spin_draws))
+            for path, table in self._tables.items():
+                layout.write_table(file, path, table)
+            for name, text in self._attributes.items():
+                file.attrs[name] = text
+            file.attrs.modify("complete", int(complete))
+            file.attrs.modify("committed_draws", stop)
+
+    @staticmethod
+    def _extend(dataset: h5py.Dataset, start: int, rows: list[np.ndarray]) -> None:
+        empty = np.zeros((dataset.shape[0], 0, *dataset.shape[2:]), dataset.dtype)
+        layout.extend(dataset, start, np.concatenate([empty, *rows], axis=1))
+
+    def close(self) -> None:
+        """Give the lock back. Does not commit: what is pending is lost. Harmless when done before."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+class Sampled(Mapping):
+    """The sampled variables of one group by name; each access reads (chain, draw, beta, own axes ...) anew."""
+
+    def __init__(self, names: list[str], read: Callable[[str], np.ndarray]):
+        self._names, self._read = names, read
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"Sampled({', '.join(self._names)})"
+
+
+class Chain:
+    """A chain file, read only, as it was committed when it was opened; made by `open_chain`.
+
+    config, mode, command, rng_seed, complete, attributes: from the root of the file. betas: (B,).
+    n_draws, n_chains, n_spins: numbers of committed draws per chain, of chains, of spins.
+    posterior, sample_stats: {name: (chain, draw, beta, own axes ...)}, read when asked for.
+    observables: {name: {"mean": (B, ...), "error": ..., ...}}. diagnostics, training: {name: array}.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        with opened(path) as file:
+            self.attributes = dict(file.attrs)
+            self._run_id = file.attrs["run_id"]
+            self.mode: str = file.attrs["mode"]
+            self.command: str = file.attrs["command"]
+            self.config: dict[str, Any] = json.loads(file.attrs["config"])
+            self.rng_seed = int(file.attrs["rng_seed"])
+            self.complete = bool(file.attrs["complete"])
+            self.n_draws, self._spin_rows = _committed_lengths(file)
+            self.betas: np.ndarray = file["posterior/beta"][()]
+            self.n_chains = len(file["posterior/chain"])
+            self.n_spins = int(file["hamiltonian"].attrs["n_spins"])
+            self.posterior = self._sampled(file, "posterior")
+            self.sample_stats = self._sampled(file, "sample_stats")
+            # Small, and replaced by every commit: read at once, so that they belong to the draws seen here.
+            self.observables = {name: layout.read_table(group) for name, group in file["observables"].items()}
+            self.diagnostics = layout.read_table(file["diagnostics"])
+            self.training = layout.read_table(file["training"])
+
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else "incomplete"
+        return (
+            f"Chain({self.path}, mode {self.mode}, {self.n_chains} chains x {self.n_draws} draws x "
+            f"{len(self.betas)} temperatures, {state})"
+        )
+
+    @property
+    def spins(self) -> np.ndarray:
+        """Stored states (chain, spin_draw, beta, site), int8; `spin_draws` says which draws they are."""
+        return self._rows("configurations/spins", self._spin_rows)
+
+    @property
+    def spin_draws(self) -> np.ndarray:
+        """Numbers of the draws whose spins are stored, (spin_draw,) int64."""
+        return self._rows("configurations/spin_draw", self._spin_rows)
+
+    def hamiltonian(self) -> Hamiltonian:
+        """The Hamiltonian that was sampled, rebuilt from its stored interactions."""
+        with self._same_run() as file:
+            return layout.read_hamiltonian(file["hamiltonian"])
+
+    def state(self) -> dict[str, np.ndarray | bytes]:
+        """The sampler state after the last draw; {} when there is none."""
+        with self._same_run() as file:
+            if file.attrs["committed_draws"] != self.n_draws:
+                raise ChainError(f"{self.path} has grown since it was opened; open it again for its state")
+            return _read_state(file)
+
+    def group_attributes(self, name: str) -> dict[str, Any]:
+        """Attributes of a group, such as "diagnostics" or "observables/energy"."""
+        with self._same_run() as file:
+            if name not in file:
+                raise ChainError(f"{self.path} has no group {name}")
+            return dict(file[name].attrs)
+
+    def _sampled(self, file: h5py.File, group: str) -> Sampled:
+        return Sampled(layout.sampled_names(file[group]), lambda name: self._rows(f"{group}/{name}", self.n_draws))
+
+    def _rows(self, path: str, count: int) -> np.ndarray:
+        with self._same_run() as file:
+            dataset = file[path]
+            axis = 0 if dataset.ndim == 1 else 1
+            return layout.load(dataset, (slice(None),) * axis + (slice(0, count),))
+
+    @contextlib.contextmanager
+    def _same_run(self) -> Iterator[h5py.File]:
+        """The file as it is now: it may have grown, but must still be the run that was opened."""
+        with opened(self.path) as file:
+            if file.attrs["run_id"] != self._run_id or file.attrs["committed_draws"] < self.n_draws:
+                raise ChainError(f"{self.path} was replaced by another run since it was opened; open it again")
+            yield file
+
+
+def _committed_lengths(file: h5py.File) -> tuple[int, int]:
+    """(committed draws, committed rows of stored spins); raises ValueError when an array is shorter."""
+    draws, spin_rows = int(file.attrs["committed_draws"]), int(file["configurations"].attrs["committed_spin_draws"])
+    for group, count in (
+        (file["posterior"], draws),
+        (file["sample_stats"], draws),
+        (file["configurations"], spin_rows),
+    ):
+        for name in layout.sampled_names(group):
+            if group[name].shape[1] < count:
+                raise ValueError(f"{group[name].name} has {group[name].shape[1]} of {count} committed draws")
+    return draws, spin_rows
+
+
+def _read_state(file: h5py.File) -> dict[str, np.ndarray | bytes]:
+    """The sampler state in a file; raises ValueError when it is not that of the last draw."""
+    group = file["state"]
+    if "draws" not in group.attrs:
+        return {}
+    if group.attrs["draws"] != file.attrs["committed_draws"]:
+        raise ValueError("the sampler state is not that of the last draw")
+    return {
+        name: array.tobytes() if group[name].attrs["kind"] == "bytes" else array
+        for name, array in layout.read_table(group).items()
+    }
+
+
+def _versions(packages: list[str]) -> dict[str, str]:
+    """Versions of the installed ones among some packages, and of Python; imports nothing."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

@@ -1,0 +1,138 @@
+"""Exact values, one file a method, and the choice between them.
+
+`exact` takes the cheapest method that can do it, `exact_or_none` only if it is quick.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from mc.exact.enumeration import (
+    BLOCK_BITS,
+    MAX_SPINS,
+    boltzmann_distribution,
+    enumerate_exact,
+    enumerate_states,
+    state_index,
+    state_spins,
+)
+from mc.exact.frontier import MAX_WIDTH, best_plan, frontier_width
+from mc.exact.kaufman import kaufman_torus
+from mc.exact.result import ExactRefused, ExactResult, checked_beta
+from mc.exact.transfer_matrix import MAX_SECONDS, estimated_seconds, transfer_exact
+from mc.hamiltonian import Hamiltonian
+
+__all__ = [
+    "METHODS",
+    "ExactRefused",
+    "ExactResult",
+    "boltzmann_distribution",
+    "enumerate_exact",
+    "enumerate_states",
+    "exact",
+    "exact_or_none",
+    "frontier_width",
+    "kaufman_torus",
+    "state_index",
+    "state_spins",
+    "transfer_exact",
+]
+
+METHODS = ("kaufman", "enumeration", "transfer-matrix")
+ALWAYS_ENUMERATE = 20  # spins: 30 ms, and the ground state comes with it
+SECONDS_PER_STATE = 3e-8  # of an enumeration; the same per block and interaction
+
+
+def exact(hamiltonian: Hamiltonian, beta: float, method: str | None = None) -> ExactResult:
+    """Exact ln Z, <E>, heat capacity (and, where found, the ground state) at inverse temperature `beta`.
+
+    method: one of METHODS, or None: Kaufman for a uniform two-dimensional torus without field, else enumeration up
+    to 20 spins (it finds the ground state too), else the cheaper of enumeration (up to 24 spins) and the transfer
+    matrix (frontier up to 26 spins, an hour at most).
+
+    Raises ExactRefused, in one line, when the method cannot do it or none can; ValueError for an unknown method or a
+    beta that is negative or not finite.
+    """
+    beta = checked_beta(beta)
+    if method is None:
+        offer = _best_offer(hamiltonian)
+        if offer is not None:
+            return offer.run(beta)
+        # Nothing can do it: let the method that comes closest say why.
+        method = "transfer-matrix" if hamiltonian.is_pairwise else "enumeration"
+    if method == "kaufman":
+        if _torus_coupling(hamiltonian) is None:
+            raise ExactRefused(
+                f"Kaufman torus: {hamiltonian.name} is not equal bonds on a two-dimensional torus without field; "
+                "use method enumeration or transfer-matrix"
+            )
+        return _kaufman(hamiltonian, beta)
+    if method == "enumeration":
+        return enumerate_exact(hamiltonian, beta)
+    if method == "transfer-matrix":
+        return transfer_exact(hamiltonian, beta)
+    raise ValueError(f"method={method}: not one of {', '.join(METHODS)}")
+
+
+def exact_or_none(hamiltonian: Hamiltonian, beta: float, max_seconds: float = 10.0) -> ExactResult | None:
+    """`exact` if some method is estimated to need at most `max_seconds`, else None; the estimate itself is quick."""
+    beta = checked_beta(beta)
+    offer = _best_offer(hamiltonian)
+    return offer.run(beta) if offer is not None and offer.seconds <= max_seconds else None
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A method that can do it, at its estimated price."""
+
+    seconds: float
+    run: Callable[[float], ExactResult]
+
+
+def _best_offer(hamiltonian: Hamiltonian) -> _Offer | None:
+    """The cheapest method that can do it, None if there is none."""
+    n_spins = hamiltonian.n_spins
+    coupling = _torus_coupling(hamiltonian)
+    if coupling is not None and (coupling > 0 or not any(side % 2 for side in hamiltonian.lattice.shape)):
+        return _Offer(0.01, partial(_kaufman, hamiltonian))
+    offers = []
+    if n_spins <= MAX_SPINS:
+        n_clusters = sum(len(couplings) for _, couplings in hamiltonian.interactions.values())
+        work = 2.0**n_spins + 2.0 ** max(n_spins - BLOCK_BITS, 0) * n_clusters
+        offers.append(_Offer(SECONDS_PER_STATE * work, partial(enumerate_exact, hamiltonian)))
+    if n_spins > ALWAYS_ENUMERATE and hamiltonian.is_pairwise:
+        plan = best_plan(hamiltonian, MAX_WIDTH)
+        seconds = estimated_seconds(hamiltonian, plan) if plan else math.inf
+        if seconds <= MAX_SECONDS:
+            offers.append(_Offer(seconds, partial(transfer_exact, hamiltonian, plan=plan)))
+    return min(offers, key=lambda offer: offer.seconds, default=None)
+
+
+def _kaufman(hamiltonian: Hamiltonian, beta: float) -> ExactResult:
+    """Kaufman's torus with the constant of the Hamiltonian."""
+    Ly, Lx = hamiltonian.lattice.shape
+    bare, constant = kaufman_torus(Lx, Ly, _torus_coupling(hamiltonian), beta), hamiltonian.constant
+    return replace(
+        bare,
+        log_z=bare.log_z - beta * constant,
+        energy=bare.energy + constant,
+        ground_energy=bare.ground_energy + constant,
+    )
+
+
+def _torus_coupling(hamiltonian: Hamiltonian) -> float | None:
+    """J if the Hamiltonian is equal bonds on all nearest neighbours of a two-dimensional torus and nothing else."""
+    lattice = hamiltonian.lattice
+    if lattice is None or lattice.dimension != 2 or not all(lattice.periodic) or set(hamiltonian.interactions) != {2}:
+        return None
+    sites, couplings = hamiltonian.bonds
+    if len(sites) != 2 * lattice.n_sites or (couplings != couplings[0]).any():
+        return None
+    expected = np.sort(lattice.bonds, axis=1)
+    same = np.array_equal(expected[np.lexsort((expected[:, 1], expected[:, 0]))], sites)  # sites are sorted already
+    return float(couplings[0]) if same else None

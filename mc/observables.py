@@ -1,0 +1,76 @@
+"""From time series of energy and magnetization to a table of observables with errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mc.statistics import Estimate, estimate, estimate_function
+from mc.weighted import weighted_estimate, weighted_function
+
+
+def summarize(
+    posterior: Mapping[str, np.ndarray], n_spins: int, betas: np.ndarray, log_weight: np.ndarray | None = None
+) -> dict[str, list[Estimate]]:
+    """Observables of every beta, {name: one Estimate a beta}.
+
+    posterior: variables (chain, draw, beta); `energy` (total, energy unit) and `magnetization` (m = sum s / N) make
+        the observables below, each where its variable is there, and any other variable gets its mean.
+    n_spins: N. betas: (B,) in 1 / energy unit. log_weight: (chain, draw, beta) for draws that carry weights
+        (independent ones, `mc.weighted`), None for Markov chains (`mc.statistics`).
+
+    energy, magnetization, abs_magnetization = <|m|>, m2, m4, binder = 1 - m4 / (3 m2^2),
+    heat_capacity = beta^2 (<E^2> - <E>^2), total and in units of k_B,
+    susceptibility = beta N (<m^2> - <|m|>^2), per site, in 1 / energy unit.
+
+    Raises ValueError for shapes that do not match, and where the statistics do.
+    """
+    betas = np.atleast_1d(np.asarray(betas, np.float64))
+    weights = {} if log_weight is None else {"log_weight": log_weight}
+    arrays = {name: np.asarray(values) for name, values in {**posterior, **weights}.items()}
+    for name, values in arrays.items():
+        if values.ndim != 3 or values.shape[2] != len(betas):
+            raise ValueError(f"{name}: shape {values.shape}, (chain, draw, {len(betas)} betas) is needed")
+    weight = arrays.pop("log_weight", None) if weights else None
+    table: dict[str, list[Estimate]] = {}
+    for b, beta in enumerate(betas):
+        series = {name: values[:, :, b] for name, values in arrays.items()}
+        one = summarize_one(series, n_spins, float(beta), None if weight is None else weight[:, :, b])
+        for name, value in one.items():
+            table.setdefault(name, []).append(value)
+    return table
+
+
+def summarize_one(
+    series: Mapping[str, np.ndarray], n_spins: int, beta: float, log_weight: np.ndarray | None = None
+) -> dict[str, Estimate]:
+    """The same for the draws (chain, draw) of one beta."""
+
+    def mean(values):
+        return estimate(values) if log_weight is None else weighted_estimate(values, log_weight)
+
+    def of_means(function, means):
+        if log_weight is None:
+            return estimate_function(function, means)
+        return weighted_function(function, means, log_weight)
+
+    table = {name: mean(values) for name, values in series.items()}
+    if "magnetization" in series:
+        m = np.asarray(series["magnetization"], np.float64)
+        moments = {"abs": np.abs(m), "m2": m**2, "m4": m**4}
+        table["abs_magnetization"] = mean(moments["abs"])
+        table["m2"], table["m4"] = mean(moments["m2"]), mean(moments["m4"])
+        table["binder"] = of_means(
+            lambda a: 1.0 - a["m4"] / (3.0 * a["m2"] ** 2), {name: moments[name] for name in ("m2", "m4")}
+        )
+        table["susceptibility"] = of_means(
+            lambda a: beta * n_spins * (a["m2"] - a["abs"] ** 2), {name: moments[name] for name in ("m2", "abs")}
+        )
+    if "energy" in series:
+        # <E^2> - <E>^2 of two numbers of order N^2 would lose the digits of a variance of order N.
+        e = np.asarray(series["energy"], np.float64)
+        finite = np.isfinite(e)  # a state of weight zero may have an infinite energy
+        e = e - (e[finite].mean() if finite.any() else 0.0)
+        table["heat_capacity"] = of_means(lambda a: beta**2 * (a["e2"] - a["e"] ** 2), {"e": e, "e2": e**2})
+    return table

@@ -1,0 +1,122 @@
+"""The checkpoint file: a sampler, its target and where its training stands. One file, replaced as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mc.hamiltonian import Hamiltonian
+from mc.lattice import Lattice
+from nmcmc.recipe import NetSettings, as_plain, build_sampler, net_from_plain
+from nmcmc.sampler import AutoregressiveSampler
+from nmcmc.training import Training
+
+FORMAT, VERSION = "nmcmc-checkpoint", 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used, in one line."""
+
+
+@dataclass
+class Checkpoint:
+    """hamiltonian, beta: the target. net: what the sampler is made of. recipe: the settings of its training (plain)."""
+
+    hamiltonian: Hamiltonian
+    beta: float
+    net: NetSettings
+    recipe: dict
+    training: Training
+
+    def sampler(self) -> AutoregressiveSampler:
+        """The sampler with its best weights."""
+        sampler = build_sampler(self.hamiltonian, self.beta, self.net)
+        if sampler.network is not None and self.training.best_weights:
+            sampler.network.load_state_dict(self.training.best_weights)
+        return sampler
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write under a temporary name, then rename, so that a killed process leaves the old file or the new one."""
+    path = Path(path)
+    hamiltonian, training = checkpoint.hamiltonian, checkpoint.training
+    lattice = hamiltonian.lattice
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "about": json.dumps(
+            {
+                "fingerprint": hamiltonian.fingerprint,
+                "name": hamiltonian.name,
+                "parameters": hamiltonian.parameters,
+                "n_spins": hamiltonian.n_spins,
+                "constant": hamiltonian.constant,
+                "lattice": [lattice.shape, lattice.periodic] if lattice else None,
+                "energy_unit": hamiltonian.energy_unit,
+                "k_B": hamiltonian.k_B,
+                "beta": checkpoint.beta,
+                "net": as_plain(checkpoint.net),
+                "recipe": checkpoint.recipe,
+            }
+        ),
+        "sites": {k: torch.from_numpy(sites.copy()) for k, (sites, _) in hamiltonian.interactions.items()},
+        "couplings": {
+            k: torch.from_numpy(couplings.copy()) for k, (_, couplings) in hamiltonian.interactions.items()
+        },
+        "training": vars(training),
+    }
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"checkpoint {path} could not be written ({error.strerror or error})") from None
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint without unpickling anything but tensors; CheckpointError when it is not one."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != FORMAT:
+            raise KeyError(content["format"])
+        if content["version"] > VERSION:
+            raise CheckpointError(f"checkpoint {path} was written by a newer nmcmc (version {content['version']})")
+        about = json.loads(content["about"])
+        interactions = {k: (content["sites"][k].numpy(), content["couplings"][k].numpy()) for k in content["sites"]}
+        training = Training(**content["training"])
+    except CheckpointError:
+        raise
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError,
+            pickle.UnpicklingError, zipfile.BadZipFile) as error:  # fmt: skip
+        reason = " ".join(str(error).split())[:80]
+        raise CheckpointError(f"checkpoint {path} is no nmcmc checkpoint ({reason})") from None
+    lattice = Lattice(*(tuple(item) for item in about["lattice"])) if about["lattice"] else None
+    hamiltonian = Hamiltonian(
+        about["n_spins"], interactions, about["constant"], lattice, about["name"], about["parameters"],
+        about["energy_unit"], about["k_B"],
+    )  # fmt: skip
+    if hamiltonian.fingerprint != about["fingerprint"]:
+        raise CheckpointError(f"checkpoint {path} is damaged: its Hamiltonian does not match its fingerprint")
+    return Checkpoint(hamiltonian, about["beta"], net_from_plain(about["net"]), about["recipe"], training)
+
+
+def require_target(path: str | Path, checkpoint: Checkpoint, hamiltonian: Hamiltonian, beta: float) -> None:
+    """CheckpointError unless the checkpoint was trained for this Hamiltonian at this beta."""
+    mine, theirs = hamiltonian.fingerprint[:12], checkpoint.hamiltonian.fingerprint[:12]
+    if mine != theirs:
+        raise CheckpointError(f"checkpoint {path} is for another Hamiltonian ({theirs}..., the model is {mine}...)")
+    if abs(checkpoint.beta - beta) > 1e-12:
+        raise CheckpointError(f"checkpoint {path} is for beta={checkpoint.beta:.10g}, not beta={beta:.10g}")

@@ -1,0 +1,17 @@
+"""What training minimises: one file an objective. Each draws or takes states, then gives a loss for any part of them."""
+
+from __future__ import annotations
+
+from nmcmc.objectives.likelihood import Likelihood, SoftLikelihood
+from nmcmc.objectives.reverse_kl import ReverseKL, RewardToGo
+from nmcmc.objectives.self_distillation import SelfDistillation
+
+OBJECTIVES = {
+    "soft-distillation": SelfDistillation,
+    "soft-likelihood": SoftLikelihood,
+    "likelihood": Likelihood,
+    "reverse-kl": ReverseKL,
+    "rtgs": RewardToGo,
+}
+
+__all__ = ["OBJECTIVES", "Likelihood", "ReverseKL", "RewardToGo", "SelfDistillation", "SoftLikelihood"]

@@ -1,0 +1,73 @@
+"""A stream of proposals whose n-th batch depends on its number alone, so that stopped runs repeat it exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nmcmc.sampler import Proposal
+
+BATCH = 512  # states drawn at once, over all chains: large enough for the matrix products, small enough for a cache
+
+
+@dataclass(frozen=True)
+class ProposalBatch:
+    """Proposals of consecutive draws, (chain, draw): spins (..., N) int8, energy, log_q, log_weight, uniform."""
+
+    spins: np.ndarray
+    energy: np.ndarray
+    log_q: np.ndarray
+    log_weight: np.ndarray  # -beta E - log q
+    uniform: np.ndarray  # one number in [0, 1) for the acceptance of each
+
+
+class ProposalStream:
+    """Batches of `draws_a_batch` draws for every chain, from one Proposal; batch number b is a function of (seed, b)."""
+
+    def __init__(self, proposal: Proposal, n_chains: int, seed: int, beta_index: int):
+        self.proposal, self.n_chains = proposal, n_chains
+        self.draws_a_batch = max(BATCH // n_chains, 1)
+        self._seed = (seed, beta_index)
+        self._cached: tuple[int, ProposalBatch] | None = None
+
+    def batch(self, number: int) -> ProposalBatch:
+        """Batch `number` >= 0 (the last one is kept, since blocks need not end where batches do)."""
+        if self._cached is None or self._cached[0] != number:
+            self._cached = (number, self._draw(number))
+        return self._cached[1]
+
+    def take(self, first: int, count: int) -> ProposalBatch:
+        """Proposals of draws first ... first + count - 1."""
+        parts = []
+        while count > 0:
+            number, offset = divmod(first, self.draws_a_batch)
+            n = min(count, self.draws_a_batch - offset)
+            batch = self.batch(number)
+            parts.append(ProposalBatch(*(values[:, offset : offset + n] for values in vars(batch).values())))
+            first, count = first + n, count - n
+        return ProposalBatch(
+            *(np.concatenate(column, axis=1) for column in zip(*(vars(p).values() for p in parts), strict=True))
+        )
+
+    def _draw(self, number: int) -> ProposalBatch:
+        seed, beta_index = self._seed
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(beta_index, number))))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        shape = (self.n_chains, self.draws_a_batch)
+        spins, log_q = self.proposal.sample(self.n_chains * self.draws_a_batch, generator)
+        energy = self.proposal.hamiltonian.energy(spins)
+        if not np.isfinite(log_q).all():
+            raise FloatingPointError(
+                "the proposal returned a log q that is not finite; train again with a smaller train.lr="
+            )
+        log_weight = -self.proposal.beta * energy - log_q
+        flat = (energy.reshape(shape), log_q.reshape(shape), log_weight.reshape(shape), rng.random(shape))
+        return ProposalBatch(spins.reshape(*shape, -1), *flat)
+
+
+def rescore_error(proposal: Proposal, n: int, seed: int) -> float:
+    """Largest |log_prob(s) - log q recorded while sampling s| over n fresh draws, in nats."""
+    spins, log_q = proposal.sample(n, torch.Generator().manual_seed(seed))
+    return float(np.abs(proposal.log_prob(spins) - log_q).max())

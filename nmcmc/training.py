@@ -1,0 +1,177 @@
+"""The training loop: batches, accumulated gradients, AdamW, a schedule, validation on a fixed draw, checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from mc.weighted import effective_sample_size
+from nmcmc.objectives.base import Objective, StepRandomness
+from nmcmc.sampler import AutoregressiveSampler
+
+HISTORY = ("step", "loss", "free_energy", "ess", "seconds")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a sampler is trained.
+
+    objective: a name of `nmcmc.objectives`; sweeps: heat-bath sweeps of soft-distillation. steps: weight updates. batch: states a step. microbatch: states whose gradients are taken at once, so that memory
+    does not grow with the batch. learning_rate: at its highest. schedule: "cosine" (after `warmup` steps, down to
+    3 % of the rate) or "constant". validate_every: steps between two validations on `validation_draws` states drawn
+    from q with one fixed stream of random numbers. seed: of the training's random numbers.
+    """
+
+    objective: str = "soft-distillation"
+    sweeps: int = 2
+    steps: int = 600
+    batch: int = 256
+    microbatch: int = 64
+    learning_rate: float = 3e-3
+    schedule: str = "cosine"
+    warmup: int = 20
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    validate_every: int = 50
+    validation_draws: int = 1024
+    seed: int = 0
+
+
+@dataclass
+class Training:
+    """Where a training stands; everything that a resumed one needs besides the settings."""
+
+    step: int = 0
+    cpu_seconds: float = 0.0
+    best_score: float = math.inf
+    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in HISTORY})
+    prior_ess: float = math.nan
+    finished: bool = False
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+
+
+def learning_rate(settings: TrainSettings, progress: float, step: int) -> float:
+    """Rate of a step: linear warm-up, then constant or a cosine in `progress` (0 to 1) down to 3 %."""
+    rate = settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup, 1))
+    if settings.schedule == "constant":
+        return rate
+    return rate * (0.03 + 0.97 * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0))))
+
+
+def make_optimizer(sampler: AutoregressiveSampler, settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices only."""
+    matrices = [p for p in sampler.network.parameters() if p.dim() >= 2]
+    others = [p for p in sampler.network.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
+
+
+def validate(sampler: AutoregressiveSampler, n: int, seed: int) -> tuple[float, float]:
+    """(mean of ln q + beta E, ESS) over n states drawn with a fixed stream: the same uniform numbers every time."""
+    generator = torch.Generator().manual_seed(seed)
+    spins, log_q = sampler.sample(n, generator)
+    log_weight = -sampler.beta * sampler.hamiltonian.energy(spins) - log_q
+    return float(-log_weight.mean()), float(effective_sample_size(log_weight))
+
+
+def training_step(
+    sampler: AutoregressiveSampler,
+    objective: Objective,
+    optimizer,
+    settings: TrainSettings,
+    randomness: StepRandomness,
+) -> float:
+    """One weight update; returns the loss a state."""
+    batch = objective.batch(settings.batch, randomness)
+    optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    for start in range(0, settings.batch, settings.microbatch):
+        loss = objective.loss(batch.part(slice(start, start + settings.microbatch))) / settings.batch
+        loss.backward()
+        total += loss.item()
+    if not math.isfinite(total):
+        raise FloatingPointError(f"training: the loss became {total}; use a smaller train.lr=")
+    torch.nn.utils.clip_grad_norm_(sampler.network.parameters(), settings.clip)
+    optimizer.step()
+    return total
+
+
+def train(
+    sampler: AutoregressiveSampler,
+    objective: Objective,
+    settings: TrainSettings,
+    training: Training | None = None,
+    *,
+    seconds: float = math.inf,
+    save: Callable[[Training], None] = lambda training: None,
+    save_every: float = 30.0,
+    report: Callable[[Training, int], None] = lambda training, steps: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Training:
+    """Train `sampler.network` in place, from `training` on if given; ends with the best weights loaded.
+
+    The best weights are those of lowest mean(ln q + beta E) on the validation draw, step 0 included: it bounds
+    - ln Z from above, so lower is nearer to the target. seconds: wall time allowed; the cosine follows whichever of
+    steps and time is used up faster. save(training) is called every `save_every` seconds, at the end and when
+    stop() says so; report(training, steps) after each step.
+    """
+    training = training or Training()
+    optimizer = make_optimizer(sampler, settings)
+    if training.weights:
+        sampler.network.load_state_dict(training.weights)
+        optimizer.load_state_dict(copy.deepcopy(training.optimizer))
+    validation_seed = int(np.random.SeedSequence(settings.seed, spawn_key=(2**31,)).generate_state(1)[0])
+    began, saved, cpu_before = time.monotonic(), time.monotonic(), training.cpu_seconds - time.process_time()
+
+    def keep() -> None:
+        training.cpu_seconds = cpu_before + time.process_time()
+        training.weights = {name: p.detach().clone() for name, p in sampler.network.state_dict().items()}
+        training.optimizer = copy.deepcopy(optimizer.state_dict())
+        save(training)
+
+    def score(loss: float) -> None:
+        value, ess = validate(sampler, settings.validation_draws, validation_seed)
+        training.cpu_seconds = cpu_before + time.process_time()
+        row = (training.step, loss, value / sampler.beta if sampler.beta else math.nan, ess, training.cpu_seconds)
+        for name, entry in zip(HISTORY, row, strict=True):
+            training.history[name].append(float(entry))
+        if training.step == 0:
+            training.prior_ess = ess
+        if value < training.best_score:
+            training.best_score = value
+            training.best_weights = {name: p.detach().clone() for name, p in sampler.network.state_dict().items()}
+
+    if training.step == 0 and not training.history["step"]:
+        score(math.nan)
+    while training.step < settings.steps and not training.finished:
+        elapsed = (time.monotonic() - began) / seconds
+        if elapsed >= 1.0 or stop():
+            break
+        progress = max(training.step / settings.steps, elapsed)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, progress, training.step)
+        loss = training_step(sampler, objective, optimizer, settings, StepRandomness.of(settings.seed, training.step))
+        training.step += 1
+        if training.step % settings.validate_every == 0 or training.step == settings.steps:
+            score(loss)
+        report(training, settings.steps)
+        if time.monotonic() - saved > save_every:
+            keep()
+            saved = time.monotonic()
+    stopped = stop()
+    training.finished = not stopped
+    if training.history["step"][-1] != training.step and not stopped:
+        score(math.nan)
+    keep()
+    sampler.network.load_state_dict(training.best_weights)
+    return training
