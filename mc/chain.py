@@ -198,7 +198,6 @@ class ChainWriter:
                     dtype = np.dtype(bool) if dataset.attrs.get("dtype") == "bool" else dataset.dtype
                     self._shapes[group, name] = (dataset.shape[2:], dtype)
         self._appended: list[_Block] = []
-        self._state_draws = self.committed_draws  # how far the newest state reaches
         self._tables: dict[str, layout.Table] = {}
         self._attributes: dict[str, str] = {}
 
@@ -308,9 +307,8 @@ class ChainWriter:
             for name, value in state.items()
         }
         draws = self.committed_draws + self.pending_draws
-        self._tables["state"] = layout.prepare_table("state", arrays, {"draws": draws}, {}, self._energy_unit)
-        self._state_draws = draws
         self._has_state = True
+        self._tables["state"] = layout.prepare_table("state", arrays, {"draws": draws}, {}, self._energy_unit)
 
     def state(self) -> dict[str, np.ndarray | bytes]:
         """The state in the file, which belongs to its `committed_draws`; {} when there is none."""
@@ -350,11 +348,15 @@ class ChainWriter:
         complete: declares the run finished or not; None leaves it, but a run that grows is unfinished.
 
         Raises ChainError when the file cannot be written: it is then as before, everything pending is kept, and a
-        later commit may succeed. Raises ValueError when draws after the last `set_state` are all there is to write, or
-        with `complete=True`.
+        later commit may succeed. Raises ValueError when there is nothing but draws after the last `set_state`, or
+        with `complete=True` when there are any.
         """
         pending = self._pending
-        ready = [b for b in pending if b.stop <= self._state_draws] if self._has_state else pending
+        ready = pending
+        if self._has_state:
+            state = self._tables.get("state")
+            covered = self.committed_draws if state is None else int(state.attributes["draws"])
+            ready = [block for block in pending if block.stop <= covered]
         if len(ready) < len(pending) and (complete or not ready):
             # Quietly keeping them would fill the memory of a caller who forgot set_state.
             first = pending[len(ready)].first
@@ -374,7 +376,7 @@ class ChainWriter:
         except (OSError, RuntimeError) as error:
             raise ChainError(
                 f"{self.path}: {stop - draws} draws could not be committed ({reason(error)}); the file is whole "
-                f"up to draw {draws}, the rest is kept in memory; mend this (disk space? quota?) and it will be committed"
+                f"up to draw {draws}, the rest is kept in memory; mend this (disk space? quota?) and commit again"
             ) from error
         finally:
             self._last_commit = time.monotonic()

@@ -38,7 +38,7 @@ class NetSettings:
 
 def default_steps(n_spins: int) -> int:
     """Weight updates of the default recipe: enough for ESS above 0.9 on the critical torus up to L = 16."""
-    return 600 if n_spins <= 64 else 1200
+    return 600 if n_spins <= 64 else 800
 
 
 def build_sampler(
@@ -77,7 +77,7 @@ def published(net: NetSettings, train: TrainSettings) -> tuple[NetSettings, Trai
     net = replace(net, width=128, layers=1, heads=4, head="softmax", zero_head=False, prior=net.prior or "local")
     train = replace(
         train, objective="reverse-kl", learning_rate=1e-3, schedule="constant", warmup=0, clip=math.inf,
-        betas=(0.9, 0.95), batch=4096, microbatch=64,
+        betas=(0.9, 0.95), batch=4096,
     )  # fmt: skip
     return net, train
 

@@ -39,7 +39,7 @@ class AutoregressiveSampler(nn.Module):
     tokens, prior, head: as their classes say. network: a Transformer, or None for the prior alone.
     canonical: the Z2 frame: the first spin is drawn as -1, then the whole state is flipped with probability 1/2,
     log q = log q(canonical) - ln 2. Default: on for Z2-symmetric Hamiltonians; ValueError for others.
-    max_batch: most states handled at once; larger requests are split.
+    max_batch: most states handled at once, larger requests are split; None for about 2^19 spins, at most 512 states.
     """
 
     def __init__(
@@ -51,18 +51,25 @@ class AutoregressiveSampler(nn.Module):
         head: TreeHead | SoftmaxHead,
         network: Transformer | None = None,
         canonical: bool | None = None,
-        max_batch: int = 512,
+        max_batch: int | None = None,
     ):
         super().__init__()
         canonical = hamiltonian.is_z2_symmetric if canonical is None else canonical
         if canonical and not hamiltonian.is_z2_symmetric:
             raise ValueError("the Z2 frame needs E(-s) = E(s); this Hamiltonian has fields or odd interactions")
         self.hamiltonian, self.beta, self.tokens, self.head = hamiltonian, float(beta), tokens, head
-        self.prior, self.network, self.canonical, self.max_batch = prior, network, canonical, max_batch
+        self.prior, self.network, self.canonical = prior, network, canonical
+        self.max_batch = max_batch or min(512, max(8, 2**19 // tokens.n_spins))
 
     @property
     def device(self) -> torch.device:
         return self.prior.values.device
+
+    def prior_alone(self) -> AutoregressiveSampler:
+        """The same without the network."""
+        return AutoregressiveSampler(
+            self.hamiltonian, self.beta, self.tokens, self.prior, self.head, None, self.canonical, self.max_batch
+        )
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
         """n independent states: spins (n, N) int8 and log q (n,) float64."""
@@ -97,13 +104,17 @@ class AutoregressiveSampler(nn.Module):
         return spins, log_q
 
     def _outputs(self, cache, token: Tensor | None, j: int, n: int) -> Tensor:
-        if cache is not None:
-            outputs = self.network.step(cache, token, j)
+        if j == 0 or cache is None:
+            return self._outputs_alone(j).expand(n, -1)
+        return self.network.step(cache, token, j)
+
+    def _outputs_alone(self, j: int) -> Tensor:
+        """Outputs (n_outputs,) that do not depend on the state: those of token 0, or of no network."""
+        if self.network is None:
+            outputs = torch.zeros(self.head.n_outputs, device=self.device)
         else:
-            outputs = torch.zeros(1, self.head.n_outputs, device=self.device).expand(n, -1)
-        if j == 0 and self.canonical:
-            outputs = self.head.forbid_first_bit(outputs[0]).expand(n, -1)
-        return outputs
+            outputs = self.network.first
+        return self.head.forbid_first_bit(outputs) if j == 0 and self.canonical else outputs
 
     def log_prob(self, spins: np.ndarray) -> np.ndarray:
         """log q (n,) float64 of states (n, N), by a full pass; equal to what `sample` recorded up to rounding."""
@@ -120,15 +131,14 @@ class AutoregressiveSampler(nn.Module):
         return -spins * spins[:, self.tokens.first_site, None] if self.canonical else spins
 
     def forward_outputs(self, tokens: Tensor) -> Tensor:
-        """Head outputs (batch, n_tokens, n_outputs) of given tokens, the forbidden first bit masked."""
+        """Head outputs (n_tokens, batch, n_outputs) of given tokens (batch, n_tokens)."""
+        batch, n_tokens = tokens.shape
+        first = self._outputs_alone(0).expand(1, batch, -1)
+        if n_tokens == 1:
+            return first
         if self.network is None:
-            outputs = torch.zeros(*tokens.shape, self.head.n_outputs, device=self.device)
-        else:
-            outputs = self.network(tokens)
-        if not self.canonical:
-            return outputs
-        first = self.head.forbid_first_bit(outputs[0, 0]).expand(len(tokens), 1, -1)
-        return torch.cat([first, outputs[:, 1:]], dim=1)
+            return torch.cat([first, self._outputs_alone(1).expand(n_tokens - 1, batch, -1)])
+        return torch.cat([first, self.network(tokens)])
 
     def token_log_probs(self, spins: Tensor) -> Tensor:
         """log q of every token (batch, n_tokens) float64 of states (batch, N); without the ln 2 of the Z2 frame."""
@@ -136,4 +146,4 @@ class AutoregressiveSampler(nn.Module):
         tokens = self.prior.token_values(spins)
         with torch.no_grad():
             prior = self.prior.patch_logits_of(spins)
-        return self.head.log_prob(prior.transpose(0, 1), self.forward_outputs(tokens), tokens)
+        return self.head.log_prob(prior, self.forward_outputs(tokens), tokens.T).T

@@ -1,7 +1,7 @@
 """From the network's outputs and the prior's patch logits to a normalised law of the next token.
 
-A head turns outputs into log q of tokens in three ways that agree: draw a token, score a given token, and the cross
-entropy with a soft label. All take `prior`, (..., V) unnormalised log weights of the token's 2^k values.
+A head turns outputs into log q in three ways that agree: draw a token, score a given token, and the cross entropy
+with a soft label. All take `prior`, (..., V) unnormalised log weights of the token's 2^k values.
 """
 
 from __future__ import annotations
@@ -47,33 +47,26 @@ class TreeHead:
             levels.append(weights)
         return levels[::-1]
 
-    def _children(self, log_weights: Tensor) -> Tensor:
-        """Weights of both children of every node, (2, ..., V - 1): the lower bit's first."""
-        both = log_weights.new_empty(2, *log_weights.shape[:-1], self.n_outputs)
-        for level, weights in enumerate(self._levels(log_weights)):
-            half = 1 << level
-            both[0, ..., half - 1 : 2 * half - 1] = weights[..., :half]
-            both[1, ..., half - 1 : 2 * half - 1] = weights[..., half:]
-        return both
-
     def node_log_odds(self, log_weights: Tensor) -> Tensor:
         """Log-odds of every node, (..., V - 1), from unnormalised log weights (..., V) of the leaves."""
-        minus, plus = self._children(log_weights).clamp_min_(SMALLEST).log_()
-        return plus.sub_(minus)
+        odds = log_weights.new_empty(*log_weights.shape[:-1], self.n_outputs)
+        for level, weights in enumerate(self._levels(log_weights)):
+            half = 1 << level
+            logs = weights.clamp_min(SMALLEST).log_()
+            torch.sub(logs[..., half:], logs[..., :half], out=odds[..., half - 1 : 2 * half - 1])
+        return odds
 
     def draw(self, prior: Tensor, outputs: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """prior (n, V), outputs (n, V-1), uniform (n, k) float64 -> tokens (n,) int64, log q (n,) float64."""
+        log_odds = self.node_log_odds(prior).add_(outputs)
+        threshold = torch.logit(uniform)  # u < sigmoid(o) is logit(u) < o
         token = torch.zeros(len(prior), 1, dtype=torch.int64, device=prior.device)
-        log_q = torch.zeros(len(prior), 1, dtype=torch.float64, device=prior.device)
-        for level, weights in enumerate(self._levels(prior)):
+        for level in range(self.k):
             half = 1 << level
-            ahead = weights.gather(1, token + half).clamp_min_(SMALLEST).log_()
-            ahead -= weights.gather(1, token).clamp_min_(SMALLEST).log_()
-            log_odds = (ahead + outputs.gather(1, token + (half - 1))).double()
-            up = uniform[:, level : level + 1] < torch.sigmoid(log_odds)
-            log_q += functional.logsigmoid(torch.where(up, log_odds, -log_odds))
-            token = token + half * up
-        return token[:, 0], log_q[:, 0]
+            up = log_odds.gather(1, token + (half - 1)) > threshold[:, level : level + 1]
+            token.add_(up, alpha=half)
+        nodes, signs = self._path(token[:, 0])
+        return token[:, 0], functional.logsigmoid(signs * log_odds.gather(1, nodes).double()).sum(-1)
 
     def log_prob(self, prior: Tensor, outputs: Tensor, tokens: Tensor) -> Tensor:
         """log q (...) float64 of tokens (...), with gradients to outputs (..., V-1)."""
@@ -89,36 +82,51 @@ class TreeHead:
         return below + (chosen & below), 2 * ((chosen >> bits) & 1) - 1
 
     def cross_entropy(self, prior: Tensor, outputs: Tensor, label: Tensor) -> Tensor:
-        """- sum_a p(a) log q(a) summed over everything else, p = softmax(label), label (..., V); a float64 scalar.
+        """- sum_a p(a) ln [q(a) / q_prior(a)] summed over everything else, p = softmax(label), label (..., V).
 
-        Node by node: (p- + p+) ln(1 + e^o) - p+ o, o the node's log-odds under q, p- and p+ the label's weights of
-        its children. Gradients go to `outputs` (..., V - 1) only.
+        A float64 scalar with gradients to `outputs` (..., V - 1): the cross entropy of q less that of the prior, so 0
+        for a network that adds nothing and negative, in nats, for what it has learned.
         """
-        return _NodeCrossEntropy.apply(outputs, self._children(prior).clamp_min_(SMALLEST), self._children(label))
+        up, _ = self._up_and_reach(prior)
+        right, reach = self._up_and_reach(label)
+        return _NodeCrossEntropy.apply(outputs, up, right, reach)
+
+    def _up_and_reach(self, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Of every node, (..., V - 1): the chance to turn to +1 there, and the chance to come there."""
+        above = log_weights.new_empty(*log_weights.shape[:-1], self.n_outputs)
+        reach = torch.empty_like(above)
+        levels = self._levels(log_weights)
+        torch.sum(levels[0], -1, keepdim=True, out=reach[..., :1])
+        for level, weights in enumerate(levels):
+            half = 1 << level
+            above[..., half - 1 : 2 * half - 1] = weights[..., half:]
+            if level + 1 < self.k:
+                reach[..., 2 * half - 1 : 4 * half - 1] = weights
+        above.div_(reach.clamp_min_(SMALLEST))
+        return above, reach.div_(reach[..., :1].clone())
 
 
 class _NodeCrossEntropy(torch.autograd.Function):
-    """Gradient (p- + p+) sigmoid(o) - p+, with e^o = e^output w+ / w- from the prior's weights of the children.
+    """sum over nodes of reach [ln(1 - u + u e^o) - p o], gradient reach [u e^o / (1 - u + u e^o) - p].
 
-    Written out because the generic graph keeps five arrays of the size of the outputs and reads each twice.
+    o: the network's part of the node's log-odds, u: the prior's chance of +1, p: the label's, reach: the label's
+    chance to come to the node. Written out because the generic graph keeps five arrays and reads each twice.
     """
 
     @staticmethod
-    def forward(ctx, outputs, prior, label):
-        minus, plus = label / label[..., :1].sum(0)  # the children of node 0 hold everything
-        log_minus, log_plus = torch.log(prior)
-        log_odds = log_plus.sub_(log_minus).add_(outputs)
-        reach = minus.add_(plus)
-        loss = torch.dot(functional.softplus(log_odds).flatten(), reach.flatten()).double()
-        loss -= torch.dot(log_odds.flatten(), plus.flatten())
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(log_odds.sigmoid_().mul_(reach).sub_(plus))
+    def forward(ctx, outputs, up, right, reach):
+        raised = outputs.exp().mul_(up)
+        total = raised + up.neg_().add_(1.0)
+        gradient = raised.div_(total).sub_(right).mul_(reach)
+        loss = torch.dot(total.log_().flatten(), reach.flatten()).double()
+        loss -= torch.dot(outputs.flatten(), right.mul_(reach).flatten()).double()
+        ctx.save_for_backward(gradient)
         return loss
 
     @staticmethod
     def backward(ctx, upstream):
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None
+        return gradient * upstream.to(gradient.dtype), None, None, None
 
 
 def _forbid_odd(logits: Tensor) -> Tensor:
@@ -155,8 +163,8 @@ class SoftmaxHead:
         return logits.gather(-1, tokens[..., None])[..., 0].double() - torch.logsumexp(logits.double(), -1)
 
     def cross_entropy(self, prior: Tensor, outputs: Tensor, label: Tensor) -> Tensor:
-        log_q = torch.log_softmax(prior + outputs, -1)
-        return -(torch.softmax(label, -1) * log_q).sum(dtype=torch.float64)
+        gain = torch.log_softmax(prior + outputs, -1) - torch.log_softmax(prior, -1)
+        return -(torch.softmax(label, -1) * gain).sum(dtype=torch.float64)
 
 
 HEADS = {"tree": TreeHead, "softmax": SoftmaxHead}

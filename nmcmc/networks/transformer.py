@@ -100,15 +100,15 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=0.02, generator=generator)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (batch, n_tokens) int64 -> outputs (batch, n_tokens, n_outputs)."""
-        batch, length = tokens.shape
-        first = self.first.expand(batch, 1, -1)
-        if length == 1:
-            return first
+        """tokens (batch, n_tokens) int64 -> outputs (n_tokens - 1, batch, n_outputs) of tokens 1, 2, ...
+
+        The outputs of token 0 are the parameter `first`.
+        """
+        length = tokens.shape[1]
         x = self.embedding(tokens[:, :-1]) + self.position.weight[1:length]
         for block in self.blocks:
             x = block(x)
-        return torch.cat([first, self.head(self.norm(x))], dim=1)
+        return self.head(self.norm(x).transpose(0, 1))
 
     def start(self, batch: int) -> Cache:
         """An empty cache for `batch` configurations."""
@@ -117,11 +117,8 @@ class Transformer(nn.Module):
         like = self.first
         return Cache([(like.new_empty(shape), like.new_empty(shape)) for _ in self.blocks])
 
-    def step(self, cache: Cache, previous: Tensor | None, j: int) -> Tensor:
-        """Outputs (batch, n_outputs) of token j; `previous` (batch,) is token j-1, None for j = 0."""
-        if j == 0:
-            batch = cache.layers[0][0].shape[0]
-            return self.first.expand(batch, -1)
+    def step(self, cache: Cache, previous: Tensor, j: int) -> Tensor:
+        """Outputs (batch, n_outputs) of token j >= 1; `previous` (batch,) is token j-1."""
         x = self.embedding(previous) + self.position.weight[j]
         for block, layer in zip(self.blocks, cache.layers, strict=True):
             x = block.step(x, layer, j - 1)

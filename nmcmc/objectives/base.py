@@ -16,13 +16,14 @@ from nmcmc.sampler import AutoregressiveSampler
 class StepRandomness:
     """Generators of one training step; they depend on (seed, step) only, so a resumed training repeats them."""
 
+    step: int
     torch: torch.Generator
     numpy: np.random.Generator
 
     @classmethod
     def of(cls, seed: int, step: int) -> StepRandomness:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(step,))))
-        return cls(torch.Generator().manual_seed(int(rng.integers(2**63))), rng)
+        return cls(step, torch.Generator().manual_seed(int(rng.integers(2**63))), rng)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,12 @@ class Batch:
 
 
 class Objective(Protocol):
-    """`batch` makes the states of a step, without gradients; `loss` sums over a part of them, with gradients."""
+    """`batch` makes the states of a step, without gradients; `loss` sums over a part of them, with gradients.
+
+    period: steps that share states. A training is saved between periods only, so that it resumes exactly.
+    """
+
+    period: int
 
     def batch(self, n: int, randomness: StepRandomness) -> Batch: ...
 

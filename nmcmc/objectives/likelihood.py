@@ -17,6 +17,8 @@ class Likelihood:
     configurations: (n, N) int8 drawn from the target by another sampler. ValueError when there are none.
     """
 
+    period = 1
+
     def __init__(self, sampler: AutoregressiveSampler, configurations: np.ndarray | None = None):
         if configurations is None or not len(configurations):
             raise ValueError("this objective learns from configurations; give train.data=CHAIN.h5")
@@ -61,5 +63,4 @@ def soft_label_loss(sampler: AutoregressiveSampler, label: PatchEnergy, spins: T
         if sampler.canonical:
             labels[0] = sampler.head.forbid_first_bit_of_label(labels[0])
         prior = sampler.prior.patch_logits_of(spins)
-    outputs = sampler.forward_outputs(tokens).transpose(0, 1)  # (n_tokens, batch, n_outputs), as the others
-    return sampler.head.cross_entropy(prior, outputs, labels)
+    return sampler.head.cross_entropy(prior, sampler.forward_outputs(tokens), labels)

@@ -16,6 +16,8 @@ class ReverseKL:
     Wu, Wang, Zhang, PRL 122, 080602 (2019), eq. 5; its variance vanishes at the optimum.
     """
 
+    period = 1
+
     def __init__(self, sampler: AutoregressiveSampler):
         self.sampler = sampler
         self.energy = PatchEnergy(sampler.hamiltonian, sampler.tokens, sampler.beta, around="past").to(sampler.device)

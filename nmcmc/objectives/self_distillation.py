@@ -18,18 +18,24 @@ from nmcmc.sampler import AutoregressiveSampler
 
 
 class SelfDistillation:
-    """sweeps: heat-bath sweeps of each drawn state."""
+    """sweeps: heat-bath sweeps of each drawn state, before each step that uses it.
 
-    def __init__(self, sampler: AutoregressiveSampler, sweeps: int = 2):
-        self.sampler, self.sweeps = sampler, sweeps
+    reuse: steps that one draw serves. The later ones move the same states on, by as many sweeps and another random
+    symmetry: Monte Carlo is several times cheaper than drawing anew.
+    """
+
+    def __init__(self, sampler: AutoregressiveSampler, sweeps: int = 2, reuse: int = 1):
+        self.sampler, self.sweeps, self.period = sampler, sweeps, reuse
         self.label = label_energy(sampler)
         self.symmetries = LatticeSymmetries(sampler.hamiltonian)
+        self._states: np.ndarray | None = None
 
     def batch(self, n: int, randomness: StepRandomness) -> Batch:
-        drawn, _ = draw_in_parts(self.sampler, n, randomness.torch)
-        spins = drawn.to(torch.int8).cpu().numpy()
-        spins = self.moved(spins, randomness.numpy)
-        return Batch(torch.from_numpy(spins.astype(np.float32)).to(self.sampler.device))
+        if randomness.step % self.period == 0 or self._states is None:
+            drawn, _ = draw_in_parts(self.sampler, n, randomness.torch)
+            self._states = drawn.to(torch.int8).cpu().numpy()
+        self._states = self.moved(self._states, randomness.numpy)
+        return Batch(torch.from_numpy(self._states.astype(np.float32)).to(self.sampler.device))
 
     def moved(self, spins: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Heat-bath sweeps and a random symmetry applied to states (n, N)."""

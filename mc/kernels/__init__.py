@@ -1,0 +1,1 @@
+"""Numba kernels: one update rule a file."""
