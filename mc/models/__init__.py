@@ -34,8 +34,8 @@ __all__ = [
 class Model:
     """A model family: its name, its builder, the keys it takes (name -> kind) and one line about it.
 
-    Kinds: "size" (integer >= 1), "seed" (integer >= 0), "order" (integer >= 2), "coupling" and "field" (a number or a word),
-    "text".
+    Kinds: "size" (integer >= 1), "seed" (integer >= 0), "order" (integer >= 2), "coupling" and "field" (a number or a
+    word), "text".
     """
 
     name: str

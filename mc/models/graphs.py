@@ -32,7 +32,10 @@ def _require(name: str, key: str, value: int | None, least: int) -> int:
 
 
 def sk(N: int | None = None, *, J: str | float = "gaussian", h: str | float = 0.0, seed: int = 0) -> Hamiltonian:
-    """E = - sum_{i<j} J_ij s_i s_j - sum_i h_i s_i, J_ij of mean 0 and variance 1/N (Sherrington, Kirkpatrick 1975)."""
+    """E = - sum_{i<j} J_ij s_i s_j - sum_i h_i s_i, J_ij of mean 0 and variance 1/N.
+
+    Sherrington and Kirkpatrick, PRL 35, 1792 (1975). Raises ValueError for a missing size or another J.
+    """
     N = _require("sk", "N", N, 2)
     pairs = np.stack(np.triu_indices(N, 1), axis=1)
     return _glass("sk", N, pairs, J, 1.0 / math.sqrt(N), h, seed, dict(N=N, J=J, h=h, seed=seed))
@@ -41,7 +44,10 @@ def sk(N: int | None = None, *, J: str | float = "gaussian", h: str | float = 0.
 def pspin(
     N: int | None = None, *, p: int = 3, J: str | float = "gaussian", h: str | float = 0.0, seed: int = 0
 ) -> Hamiltonian:
-    """E = - sum over all p-subsets J_c prod s - sum h s, J_c of variance p!/(2 N^(p-1)) (Derrida 1981; Gross, Mezard 1984)."""
+    """E = - sum over all p-subsets J_c prod s - sum h s, J_c of variance p! / (2 N^(p-1)).
+
+    Gross and Mezard, Nucl. Phys. B 240, 431 (1984). Raises ValueError for sizes that do not fit, or too many subsets.
+    """
     N = _require("pspin", "N", N, 2)
     if not 2 <= p <= N:
         raise ValueError(f"pspin: p={p}: an integer from 2 to N={N} is needed")
