@@ -26,7 +26,7 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Checkpoint:
-    """hamiltonian, beta: the target. net: what the sampler is made of. recipe: the settings of its training (plain)."""
+    """hamiltonian, beta: the target. net: what the sampler is made of. recipe: how it is trained, as JSON types."""
 
     hamiltonian: Hamiltonian
     beta: float

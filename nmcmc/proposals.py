@@ -24,7 +24,7 @@ class ProposalBatch:
 
 
 class ProposalStream:
-    """Batches of `draws_a_batch` draws for every chain, from one Proposal; batch number b is a function of (seed, b)."""
+    """Batches of draws for every chain from one Proposal; batch number b is a function of (seed, b) alone."""
 
     def __init__(self, proposal: Proposal, n_chains: int, seed: int, beta_index: int):
         self.proposal, self.n_chains = proposal, n_chains

@@ -23,10 +23,13 @@ HISTORY = ("step", "loss", "free_energy", "ess", "seconds")
 class TrainSettings:
     """How a sampler is trained.
 
-    objective: a name of `nmcmc.objectives`; sweeps, reuse: of soft-distillation. steps: weight updates. batch: states a step. microbatch: states whose gradients are taken at once, so that memory
-    does not grow with the batch; None for about 2^14 spins, whose arrays stay in a processor's cache. learning_rate: at its highest. schedule: "cosine" (after `warmup` steps, down to
-    3 % of the rate) or "constant". validate_every: steps between two validations on `validation_draws` states drawn
-    from q with one fixed stream of random numbers. seed: of the training's random numbers.
+    objective: a name of `nmcmc.objectives`; sweeps, reuse: of soft-distillation. steps: weight updates.
+    batch: states a step. microbatch: states whose gradients are taken at once, so that memory does not grow with the
+        batch; None for about 2^14 spins, whose arrays stay in a processor's cache.
+    learning_rate: at its highest. schedule: "cosine" (after `warmup` steps, down to 3 % of the rate) or "constant".
+    betas, weight_decay: of AdamW. clip: largest norm of a gradient.
+    validate_every: steps between validations on `validation_draws` states drawn from q with one fixed stream.
+    seed: of the training's random numbers.
     """
 
     objective: str = "soft-distillation"

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 IMPOSSIBLE = -1e4  # a log-odds or logit of this size is probability 0 exactly, in float32 and float64
 SMALLEST = 1e-37  # subtree weights below this (relative to the largest leaf) count as this
+LARGEST_OUTPUT = 80.0  # beyond this a network's log-odds have the gradient they have there: e^80 still fits float32
 
 
 class TreeHead:
@@ -47,19 +48,26 @@ class TreeHead:
             levels.append(weights)
         return levels[::-1]
 
-    def node_log_odds(self, log_weights: Tensor) -> Tensor:
-        """Log-odds of every node, (..., V - 1), from unnormalised log weights (..., V) of the leaves."""
-        odds = log_weights.new_empty(*log_weights.shape[:-1], self.n_outputs)
+    def _children(self, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of both children of every node, each (..., V - 1), relative to the largest leaf: those of -1, of +1."""
+        minus = log_weights.new_empty(*log_weights.shape[:-1], self.n_outputs)
+        plus = torch.empty_like(minus)
         for level, weights in enumerate(self._levels(log_weights)):
             half = 1 << level
-            logs = weights.clamp_min(SMALLEST).log_()
-            torch.sub(logs[..., half:], logs[..., :half], out=odds[..., half - 1 : 2 * half - 1])
-        return odds
+            nodes = slice(half - 1, 2 * half - 1)
+            minus[..., nodes], plus[..., nodes] = weights[..., :half], weights[..., half:]
+        return minus, plus
+
+    def node_log_odds(self, log_weights: Tensor) -> Tensor:
+        """Log-odds of every node, (..., V - 1), from unnormalised log weights (..., V) of the leaves."""
+        minus, plus = (weights.clamp_min_(SMALLEST).log_() for weights in self._children(log_weights))
+        return plus.sub_(minus)
 
     def draw(self, prior: Tensor, outputs: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """prior (n, V), outputs (n, V-1), uniform (n, k) float64 -> tokens (n,) int64, log q (n,) float64."""
         log_odds = self.node_log_odds(prior).add_(outputs)
-        threshold = torch.logit(uniform)  # u < sigmoid(o) is logit(u) < o
+        # u < sigmoid(o) is logit(u) < o. The bound keeps u = 0 from drawing what is impossible.
+        threshold = torch.logit(uniform).clamp_min_(IMPOSSIBLE / 10)
         token = torch.zeros(len(prior), 1, dtype=torch.int64, device=prior.device)
         for level in range(self.k):
             half = 1 << level
@@ -87,46 +95,36 @@ class TreeHead:
         A float64 scalar with gradients to `outputs` (..., V - 1): the cross entropy of q less that of the prior, so 0
         for a network that adds nothing and negative, in nats, for what it has learned.
         """
-        up, _ = self._up_and_reach(prior)
-        right, reach = self._up_and_reach(label)
-        return _NodeCrossEntropy.apply(outputs, up, right, reach)
-
-    def _up_and_reach(self, log_weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Of every node, (..., V - 1): the chance to turn to +1 there, and the chance to come there."""
-        above = log_weights.new_empty(*log_weights.shape[:-1], self.n_outputs)
-        reach = torch.empty_like(above)
-        levels = self._levels(log_weights)
-        torch.sum(levels[0], -1, keepdim=True, out=reach[..., :1])
-        for level, weights in enumerate(levels):
-            half = 1 << level
-            above[..., half - 1 : 2 * half - 1] = weights[..., half:]
-            if level + 1 < self.k:
-                reach[..., 2 * half - 1 : 4 * half - 1] = weights
-        above.div_(reach.clamp_min_(SMALLEST))
-        return above, reach.div_(reach[..., :1].clone())
+        minus, plus = (weights.clamp_min_(SMALLEST) for weights in self._children(prior))
+        label_minus, label_plus = self._children(label)
+        everything = label_minus[..., :1] + label_plus[..., :1]  # the children of node 0
+        return _NodeCrossEntropy.apply(outputs, minus, plus, label_minus.div_(everything), label_plus.div_(everything))
 
 
 class _NodeCrossEntropy(torch.autograd.Function):
-    """sum over nodes of reach [ln(1 - u + u e^o) - p o], gradient reach [u e^o / (1 - u + u e^o) - p].
+    """sum over nodes of (l- + l+) ln[(w- + w+ e^o) / (w- + w+)] - l+ o; gradient (l- + l+) w+ e^o / (w- + w+ e^o) - l+.
 
-    o: the network's part of the node's log-odds, u: the prior's chance of +1, p: the label's, reach: the label's
-    chance to come to the node. Written out because the generic graph keeps five arrays and reads each twice.
+    o: the network's part of the node's log-odds; w, l: weights of the node's children under the prior and the label.
+    Written out because the generic graph keeps five arrays and reads each twice; in weights rather than chances,
+    because 1 - chance would lose a network that argues against a certain prior.
     """
 
     @staticmethod
-    def forward(ctx, outputs, up, right, reach):
-        raised = outputs.exp().mul_(up)
-        total = raised + up.neg_().add_(1.0)
-        gradient = raised.div_(total).sub_(right).mul_(reach)
-        loss = torch.dot(total.log_().flatten(), reach.flatten()).double()
-        loss -= torch.dot(outputs.flatten(), right.mul_(reach).flatten()).double()
+    def forward(ctx, outputs, minus, plus, label_minus, label_plus):
+        raised = outputs.clamp(max=LARGEST_OUTPUT).exp_().mul_(plus)
+        total = raised + minus
+        reach = label_minus.add_(label_plus)
+        gradient = raised.div_(total).mul_(reach).sub_(label_plus)
+        gain = total.div_(minus.add_(plus)).log_()
+        loss = torch.dot(gain.flatten(), reach.flatten()).double()
+        loss -= torch.dot(outputs.flatten(), label_plus.flatten()).double()
         ctx.save_for_backward(gradient)
         return loss
 
     @staticmethod
     def backward(ctx, upstream):
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None, None
+        return gradient * upstream.to(gradient.dtype), None, None, None, None
 
 
 def _forbid_odd(logits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What training minimises: one file an objective. Each draws or takes states, then gives a loss for any part of them."""
+"""What training minimises: each objective makes the states of a step, then a loss for any part of them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Physics before any network: what is known of the next spins given the past. One file a prior.
 
-`none` knows nothing, `local` the energy with spins already fixed, `lookahead` also sums out a strip of the row to come.
+`none` knows nothing, `local` the energy with spins already fixed, `lookahead` also the rest of the row.
 """
 
 from __future__ import annotations
