@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from cli import values
 from cli.errors import UserError, closest
+from cli.options import NAMES
 from cli.settings import MODES, SETTINGS
 from mc import models
 from mc.hamiltonian import Hamiltonian
@@ -25,7 +27,10 @@ class Target:
     parameters: dict[str, Any]
     hamiltonian: Hamiltonian
     betas: tuple[float, ...]
-    words: tuple[str, ...]  # the model keys as written, for file names
+    words: tuple[str, ...]  # the model keys as written, in one fixed order, for file names
+
+
+LONGEST_NAME = 120  # characters of a default file name
 
 
 def split_words(words: Sequence[str]) -> tuple[str, dict[str, str]]:
@@ -42,6 +47,8 @@ def split_words(words: Sequence[str]) -> tuple[str, dict[str, str]]:
         key, equals, text = word.partition("=")
         if not equals:
             continue
+        if not key:
+            raise UserError(f"{word}: key=value is needed, and there is no key")
         if key in given:
             raise UserError(f"{key} is given twice ({key}={given[key]} and {word})")
         given[key] = text
@@ -59,24 +66,29 @@ def parse(words: Sequence[str], mode: str | None = None) -> tuple[Target, dict[s
     known = [*kinds, *TEMPERATURE, *(SETTINGS if mode else ())]
     for key in given:
         if key not in known:
+            option = key.lstrip("-").replace("_", "-")
+            if option in NAMES and mode:
+                raise UserError(f"unknown key {key}, did you mean the option --{option}?")
             raise UserError(f"unknown key {key}{closest(key, known)} ({name} takes {', '.join(kinds)}, beta or T)")
     parameters = {key: values.MODEL_KINDS[kinds[key]](key, given[key]) for key in given if key in kinds}
     settings = {key: SETTINGS[key].parse(key, text) for key, text in given.items() if key in SETTINGS}
     betas = next((values.betas(key, given[key]) for key in TEMPERATURE if key in given), None)
+    if betas is None and name != "ising":
+        raise UserError(f"{name}: no temperature; give beta= or T=")
     try:
         hamiltonian = models.build(name, parameters)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(str(error)) from None
     if betas is None:
-        betas = _default_betas(name, hamiltonian)
-    written = tuple(f"{key}={text}" for key, text in given.items() if key in kinds or key in TEMPERATURE)
+        betas = _critical_beta(hamiltonian)
+    written = tuple(f"{key}={given[key]}" for key in (*kinds, *TEMPERATURE) if key in given)
     return Target(name, parameters, hamiltonian, betas, written), settings
 
 
-def _default_betas(name: str, hamiltonian: Hamiltonian) -> tuple[float, ...]:
-    beta = models.critical_beta(hamiltonian) if name == "ising" else None
+def _critical_beta(hamiltonian: Hamiltonian) -> tuple[float, ...]:
+    beta = models.critical_beta(hamiltonian)
     if beta is None:
-        raise UserError(f"{name}: no temperature; give beta= or T=")
+        raise UserError(f"{hamiltonian.name}: no temperature; give beta= or T=")
     return (beta,)
 
 
@@ -89,7 +101,12 @@ def parse_mode(mode: str | None) -> str:
 
 
 def default_out(target: Target, mode: str) -> Path:
-    """./MODEL-KEYS-MODE.h5, the keys as written; parts of a path are dropped."""
-    words = [re.sub(r"[^\w.,=:+-]", "_", word.replace(word.partition("=")[2], Path(word.partition("=")[2]).name, 1))
-             for word in target.words]  # fmt: skip
-    return Path("-".join([target.model, *words, mode]) + ".h5")
+    """./MODEL-KEYS-MODE.h5, the values as written (of a path its last part), shortened when there are many."""
+    words = []
+    for word in target.words:
+        key, _, text = word.partition("=")
+        words.append(f"{key}=" + re.sub(r"[^\w.,:+-]", "_", Path(text).name))
+    stem = "-".join([target.model, *words])
+    if len(stem) > LONGEST_NAME:
+        stem = stem[:LONGEST_NAME] + "-" + hashlib.sha256(stem.encode()).hexdigest()[:8]
+    return Path(f"{stem}-{mode}.h5")

@@ -7,7 +7,11 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A message of one line: what is wrong, why, and the remedy."""
+    """A message of one line: what is wrong, why, and the remedy. code: the exit code."""
+
+    def __init__(self, message: str, code: int = 2):
+        super().__init__(" ".join(message.split()))
+        self.code = code
 
 
 def closest(word: str, known: Iterable[str]) -> str:

@@ -3,65 +3,68 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.errors import UserError
+from cli.options import Options
+from cli.settings import MODES
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Monte Carlo and neural samplers of spin systems behind one energy function.")  # fmt: skip
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Monte Carlo and neural samplers of spin systems behind one energy function.",
+)
 
-Words = Annotated[
-    list[str], typer.Argument(metavar="MODEL [key=value ...]", help="a model and its keys; see: nmcmc models")
-]
+Words = Annotated[list[str], typer.Argument(metavar="MODEL [key=value ...]", help="see: nmcmc models")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="chain files")]
+Mode = Annotated[str | None, typer.Option("--mode", help=" ".join(MODES))]
 Out = Annotated[Path | None, typer.Option("--out", help="chain file [default: ./MODEL-KEYS-MODE.h5]")]
 Draws = Annotated[int, typer.Option("--draws", help="stored draws a chain (and temperature)")]
 Chains = Annotated[int, typer.Option("--chains", help="independent chains")]
-Warmup = Annotated[
-    int | None, typer.Option("--warmup", help="sweeps before the first draw [default: 1000, neural 100]")
-]
+Warmup = Annotated[int | None, typer.Option("--warmup", help="sweeps before the first draw [1000, neural 100]")]
 Thin = Annotated[int, typer.Option("--thin", help="sweeps between draws (classical modes)")]
 RngSeed = Annotated[int, typer.Option("--rng-seed", help="seed of all random numbers of the run")]
-CheckpointFile = Annotated[
-    Path | None, typer.Option("--checkpoint", help="a trained sampler (train: where it goes)")
-]
+Weights = Annotated[Path | None, typer.Option("--checkpoint", help="a trained sampler (train: where it goes)")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 TimeLimit = Annotated[float | None, typer.Option("--time-limit", help="wall seconds of the whole run")]
-Restart = Annotated[bool, typer.Option("--restart", help="replace the chain file that is there")]
+Restart = Annotated[bool, typer.Option("--restart", help="begin anew (train: the checkpoint too)")]
 Check = Annotated[bool, typer.Option("--check", help="judge log q on states of a cluster or tempering chain")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no output but errors (and --json)")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object as the last line")]
 
 
-def _run(words, mode, out, draws, chains, warmup, thin, rng_seed, checkpoint, device, time_limit, restart, check, quiet,
-         as_json):  # fmt: skip
-    from cli.arguments import parse, parse_mode
-    from cli.run import Options, run
+def _run(command: str, words: list[str], mode: str | None, options: Options) -> None:
+    began = time.monotonic()  # the time limit counts the imports, too
+    try:
+        from cli.arguments import parse, parse_mode
+        from cli.run import run
 
-    mode = parse_mode(mode)
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {device}: auto, cpu or cuda is needed")
-    target, settings = parse(words, mode)
-    options = Options(out, draws, chains, warmup, thin, rng_seed, checkpoint, device, time_limit, restart, check, quiet,
-                      as_json)  # fmt: skip
-    raise typer.Exit(run(target, mode, settings, options))
+        mode = parse_mode(mode)
+        options.check_values()
+        target, settings = parse(words, mode)
+        code = run(command, target, mode, settings, options, began)
+    except KeyboardInterrupt:
+        text = "interrupted; what was committed is kept, the same command again goes on"
+        raise UserError(text, code=130) from None
+    raise typer.Exit(code)
 
 
 @app.command("run")
 def run_command(
     words: Words,
-    mode: Annotated[
-        str | None, typer.Option("--mode", help="metropolis heatbath wolff pt train nmcmc nis prior")
-    ] = None,
+    mode: Mode = None,
     out: Out = None,
     draws: Draws = 10_000,
     chains: Chains = 4,
     warmup: Warmup = None,
     thin: Thin = 1,
     rng_seed: RngSeed = 0,
-    checkpoint: CheckpointFile = None,
+    checkpoint: Weights = None,
     device: Device = "auto",
     time_limit: TimeLimit = None,
     restart: Restart = False,
@@ -70,8 +73,8 @@ def run_command(
     as_json: Json = False,
 ):
     """Sample a model and leave a chain file; the same command again goes on where it stopped."""
-    _run(words, mode, out, draws, chains, warmup, thin, rng_seed, checkpoint, device, time_limit, restart, check, quiet,
-         as_json)  # fmt: skip
+    _run("run", words, mode, Options(out, draws, chains, warmup, thin, rng_seed, checkpoint, device, time_limit,
+                                     restart, check, quiet, as_json))  # fmt: skip
 
 
 @app.command("train")
@@ -79,50 +82,57 @@ def train_command(
     words: Words,
     out: Out = None,
     rng_seed: RngSeed = 0,
-    checkpoint: CheckpointFile = None,
+    checkpoint: Weights = None,
     device: Device = "auto",
     time_limit: TimeLimit = None,
     restart: Restart = False,
+    check: Check = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ):
     """Train a sampler and keep its checkpoint (the same as: nmcmc run --mode train)."""
-    _run(words, "train", out, 1, 1, None, 1, rng_seed, checkpoint, device, time_limit, restart, False, quiet, as_json)
+    options = Options(out=out, rng_seed=rng_seed, checkpoint=checkpoint, device=device, time_limit=time_limit,
+                      restart=restart, check=check, quiet=quiet, json=as_json)  # fmt: skip
+    _run("train", words, "train", options)
 
 
 @app.command("analyze")
-def analyze_command(files: Annotated[list[Path], typer.Argument(metavar="FILE...")], as_json: Json = False):
+def analyze_command(files: Files, as_json: Json = False):
     """Observables of chain files with errors, autocorrelation times and R-hat."""
-    from cli.results import analyse, table
+    from cli.results import analyse, opened
     from cli.results import as_json as to_json
-    from mc.chain import open_chain
+    from cli.tables import diagnostics, table, verdict
 
-    for path in files:
-        chain = open_chain(path)
+    chains = [opened(path) for path in files]  # all of them, before the first is worked on
+    for chain in chains:
         results = analyse(chain)
-        print(chain)
-        for line in table(results):
+        print(f"{chain.path}: {describe(chain)}")
+        for line in table(results) + verdict(results) + diagnostics(results):
             print(line)
         if as_json:
             print(to_json("analyze", chain, results, {}))
 
 
 @app.command("status")
-def status_command(files: Annotated[list[Path], typer.Argument(metavar="FILE...")], as_json: Json = False):
+def status_command(files: Files, as_json: Json = False):
     """How far runs are, also while they go on."""
     import json
 
-    from mc.chain import open_chain
+    from cli.results import opened
 
-    for path in files:
-        chain = open_chain(path)
-        steps = chain.training.get("step")
-        trained = f", {int(steps[-1])} training steps" if steps is not None and len(steps) else ""
-        print(f"{path}: mode {chain.mode}, {chain.n_chains} chains x {chain.n_draws} draws x {len(chain.betas)} temperatures"
-              f"{trained}, {'complete' if chain.complete else 'incomplete'}")  # fmt: skip
+    for chain in [opened(path) for path in files]:
+        print(f"{chain.path}: {describe(chain)}")
         if as_json:
-            print(json.dumps({"command": "status", "out": str(path), "mode": chain.mode, "draws": chain.n_draws,
+            print(json.dumps({"command": "status", "out": str(chain.path), "mode": chain.mode, "draws": chain.n_draws,
                               "chains": chain.n_chains, "complete": chain.complete}))  # fmt: skip
+
+
+def describe(chain) -> str:
+    """A chain in one line: its mode, its size, its training."""
+    size = f"mode {chain.mode}, {chain.n_chains} chains x {chain.n_draws} draws x {len(chain.betas)} temperatures"
+    steps = chain.training.get("step")
+    trained = f", {int(steps[-1])} training steps" if steps is not None and len(steps) else ""
+    return f"{size}{trained}, {'complete' if chain.complete else 'incomplete'}"
 
 
 @app.command("exact")
@@ -131,22 +141,24 @@ def exact_command(words: Words, as_json: Json = False):
     import json
 
     from cli.arguments import parse
-    from mc.exact import exact
+    from mc.exact import ExactRefused, exact
 
     target, _ = parse(words)
     rows = []
     for beta in target.betas:
-        result = exact(target.hamiltonian, beta)
-        rows.append(result)
-        ground = (
-            "" if result.ground_energy is None else f"  E0 {result.ground_energy:.12g} (x{result.degeneracy:.0f})"
-        )
+        try:
+            result = exact(target.hamiltonian, beta)
+        except ExactRefused as error:
+            raise UserError(str(error)) from None
+        ground = result.ground_energy
+        lowest = "" if ground is None else f"  E0 {ground:.12g} (x{result.degeneracy:.0f})"
         print(f"beta {beta:.10g}  ln Z {result.log_z:.15g}  F {result.free_energy:.15g}  <E> {result.energy:.15g}  "
-              f"C {result.heat_capacity:.12g}{ground}  [{result.method}]")  # fmt: skip
+              f"C {result.heat_capacity:.12g}{lowest}  [{result.method}]", flush=True)  # fmt: skip
+        rows.append({"beta": beta, "log_z": result.log_z, "energy": result.energy,
+                     "heat_capacity": result.heat_capacity, "ground_energy": ground,
+                     "degeneracy": result.degeneracy, "method": result.method})  # fmt: skip
     if as_json:
-        entries = [{"beta": r.beta, "log_z": r.log_z, "energy": r.energy, "heat_capacity": r.heat_capacity,
-                    "ground_energy": r.ground_energy, "degeneracy": r.degeneracy, "method": r.method} for r in rows]  # fmt: skip
-        print(json.dumps({"command": "exact", "model": target.model, "results": entries}))
+        print(json.dumps({"command": "exact", "model": target.model, "results": rows}))
 
 
 @app.command("models")
@@ -167,21 +179,23 @@ def models_command():
 
 def main() -> None:
     """Entry point: errors of the user become one line on standard error and exit code 2."""
-    from mc.chain_lock import ChainError
-    from mc.exact.result import ExactRefused
-
     try:
-        code = app(standalone_mode=False)
-    except (UserError, ChainError, ExactRefused) as error:
-        print(f"nmcmc: {error}", file=sys.stderr)
-        code = 2
+        code = app(sys.argv[1:] or ["--help"], prog_name="nmcmc", standalone_mode=False)
+    except UserError as error:
+        code = _say(str(error), error.code)
     except typer.TyperException as error:
-        print(f"nmcmc: {error.format_message()}", file=sys.stderr)
-        code = 2
-    except (KeyboardInterrupt, typer.Abort):
-        print("nmcmc: interrupted; what was committed is kept, the same command again goes on", file=sys.stderr)
-        code = 130
+        text = error.format_message()
+        used = [mode for mode in MODES if f"'{mode}'" in text]
+        hint = f" A mode is given so: nmcmc run --mode {used[0]} MODEL key=value ..." if used else ""
+        code = _say(text + hint, 2)
+    except MemoryError as error:
+        code = _say(f"not enough memory ({error}); use a smaller system, fewer chains or fewer temperatures", 1)
     sys.exit(code or 0)
+
+
+def _say(text: str, code: int) -> int:
+    print(f"nmcmc: {' '.join(text.split())}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

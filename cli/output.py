@@ -1,9 +1,10 @@
-"""What the user sees while a command works: lines, a progress bar on a terminal, and Ctrl-C turned into a question."""
+"""What the user sees while a command works: lines, a bar on a terminal, and Ctrl-C turned into a question."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ LINE_EVERY = 10.0  # seconds between progress lines in a log
 
 
 class Screen:
-    """Lines on standard output (none when quiet), progress on standard error."""
+    """Lines on standard output (none when quiet), progress and warnings on standard error."""
 
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
@@ -21,6 +22,9 @@ class Screen:
     def say(self, text: str = "") -> None:
         if not self.quiet:
             print(text, flush=True)
+
+    def warn(self, text: str) -> None:
+        print(f"nmcmc: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
@@ -55,14 +59,24 @@ class Screen:
                 return
             last = now
             rate = (done - first) / (now - began)
-            left = f", about {math.ceil((total - done) / rate)} s left" if rate > 0 else ""
+            left = f", about {_duration((total - done) / rate)} left" if rate > 0 else ""
             print(f"{what}: {done} of {total}{left}{', ' + note if note else ''}", file=sys.stderr, flush=True)
 
         yield update
 
 
+def _duration(seconds: float) -> str:
+    """3 s, 5 min, 2.5 h"""
+    if seconds < 120:
+        return f"{math.ceil(seconds)} s"
+    return f"{math.ceil(seconds / 60)} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 class Stopper:
-    """Turns Ctrl-C (and SIGTERM) into a flag that loops ask between blocks; a second one stops at once."""
+    """Turns Ctrl-C (and SIGTERM) into a flag that loops ask between blocks; a second one stops at once.
+
+    deadline: of time.monotonic(), which is asked in the same way.
+    """
 
     def __init__(self, deadline: float = math.inf):
         self.deadline = deadline
@@ -75,10 +89,13 @@ class Stopper:
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        print("stopping after this block (again: at once, up to the last commit)", file=sys.stderr, flush=True)
+        # Not print: the signal may have come in the midst of one.
+        os.write(2, b"stopping after this block (again: at once, up to the last commit)\n")
 
     def __enter__(self) -> Stopper:
-        self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        # A signal that the shell has the process ignore (a job in the background) stays ignored.
+        heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._hear) for number in heard}
         return self
 
     def __exit__(self, *error) -> None:

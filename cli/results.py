@@ -1,23 +1,25 @@
-"""From a chain file to results: observables with errors, diagnostics, a table and a JSON object."""
+"""From a chain file to results: observables with errors, diagnostics, and a JSON object."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mc.chain import Chain, ChainWriter
+from cli.errors import UserError
+from mc.chain import Chain, ChainError, ChainWriter, open_chain
 from mc.exact import exact_or_none
+from mc.hamiltonian import Hamiltonian
 from mc.observables import summarize
 from mc.statistics import Estimate, longest_rejection
 from mc.weighted import effective_sample_size, log_mean_weight
 
 COLUMNS = ("mean", "error", "tau_int", "n_eff", "r_hat")
-EXACT_SECONDS = 5.0  # an exact value is "at hand" when it is estimated to take less
-ORDER = ("energy", "magnetization", "abs_magnetization", "m2", "m4", "binder", "heat_capacity", "susceptibility")
+EXACT_SECONDS = 5.0  # exact values are "at hand" when those of all betas together are estimated to take less
 
 
 @dataclass
@@ -27,6 +29,14 @@ class Results:
     betas: np.ndarray
     observables: dict[str, list[Estimate]] = field(default_factory=dict)
     diagnostics: dict[str, Any] = field(default_factory=dict)
+
+
+def opened(path: str | os.PathLike) -> Chain:
+    """A chain file for reading; UserError when it is none."""
+    try:
+        return open_chain(path)
+    except ChainError as error:
+        raise UserError(str(error)) from None
 
 
 def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
@@ -55,9 +65,7 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
             results.diagnostics["longest_rejection"] = [
                 longest_rejection(accepted[:, :, b]) for b in range(len(chain.betas))
             ]
-    exact = [exact_or_none(hamiltonian, float(beta), EXACT_SECONDS) for beta in chain.betas]
-    results.diagnostics["log_z_exact"] = [math.nan if e is None else e.log_z for e in exact]
-    results.diagnostics["energy_exact"] = [math.nan if e is None else e.energy for e in exact]
+    results.diagnostics |= exact_values(chain, hamiltonian)
     if "log_z" in results.diagnostics:
         log_z, error = np.array(results.diagnostics["log_z"]), np.array(results.diagnostics["log_z_error"])
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -65,6 +73,16 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
     stored = {name: _plain(value) for name, value in chain.diagnostics.items() if name not in results.diagnostics}
     results.diagnostics |= stored | (extra or {})
     return results
+
+
+def exact_values(chain: Chain, hamiltonian: Hamiltonian) -> dict[str, list[float]]:
+    """Exact ln Z and energy of every beta: those in the file, else computed where that is quick, else NaN."""
+    names = ("log_z_exact", "energy_exact")
+    if all(np.shape(chain.diagnostics.get(name)) == chain.betas.shape for name in names):
+        return {name: chain.diagnostics[name].tolist() for name in names}
+    exact = [exact_or_none(hamiltonian, float(beta), EXACT_SECONDS / len(chain.betas)) for beta in chain.betas]
+    pairs = [(math.nan, math.nan) if e is None else (e.log_z, e.energy) for e in exact]
+    return {name: [pair[k] for pair in pairs] for k, name in enumerate(names)}
 
 
 def _weights(results: Results, log_weight: np.ndarray) -> None:
@@ -130,44 +148,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def table(results: Results) -> list[str]:
-    """Lines of a table: one row an observable and beta, then the verdict and the diagnostics."""
-    lines = []
-    names = [name for name in ORDER if name in results.observables]
-    names += [name for name in results.observables if name not in ORDER]
-    if names:
-        lines.append(
-            f"{'beta':>10}  {'observable':<18}{'mean':>14}{'error':>12}{'tau_int':>9}{'n_eff':>9}{'R-hat':>8}"
-        )
-    advice: dict[str, str] = {}
-    for b, beta in enumerate(results.betas):
-        for name in names:
-            e = results.observables[name][b]
-            mark = "" if e.status == "ok" else f"  {e.status}"
-            numbers = f"{e.mean:>14.7g}{_cell(e.error, 12, '.2g')}{_cell(e.tau_int, 9, '.3g')}"
-            lines.append(
-                f"{beta:>10.6g}  {name:<18}{numbers}{_cell(e.n_eff, 9, '.4g')}{_cell(e.r_hat, 8, '.4f')}{mark}"
-            )
-            if e.advice and e.status != "ok":
-                advice.setdefault(f"{name}: {e.status}: {e.advice}", e.status)
-    lines += list(advice)[:4]
-    if len(advice) > 4:
-        lines.append(f"({len(advice) - 4} more observables are not ok)")
-    shown = {name: value for name, value in results.diagnostics.items() if not _all_nan(value)}
-    lines += [f"{name:>20}  {_short(value)}" for name, value in shown.items()]
-    return lines
-
-
-def _cell(value: float, width: int, form: str) -> str:
-    return f"{'-' if math.isnan(value) else format(value, form):>{width}}"
-
-
-def _all_nan(value: Any) -> bool:
-    return bool(np.isnan(np.atleast_1d(np.asarray(value, np.float64))).all())
-
-
-def _short(value: Any) -> str:
-    entries = [f"{entry:.6g}" for entry in np.atleast_1d(np.asarray(value, np.float64))]
-    return " ".join(entries[:8]) + (" ..." if len(entries) > 8 else "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import shlex
 import sys
 import time
@@ -13,359 +15,264 @@ from typing import Any
 import numpy as np
 
 from cli.arguments import Target, default_out
+from cli.configuration import first_difference
 from cli.errors import UserError
+from cli.options import Options
 from cli.output import Screen, Stopper
-from cli.results import analyse, as_json, store, table
-from cli.settings import NEURAL, SETTINGS
-from mc.chain import ChainError, ChainWriter, create_chain, open_chain, resume_chain
+from cli.results import analyse, as_json, opened, store
+from cli.settings import CLASSICAL, NEURAL, SETTINGS
+from cli.tables import diagnostics, short_table, table, verdict
+from mc.chain import ChainError, ChainWriter, create_chain, resume_chain
 from mc.record import record
-from mc.simulate import LocalDriver
+from mc.simulate import Driver, LocalDriver
 from mc.tempering import TemperingDriver
 
-SEED_OF_RESCORE = 7
-
-
-@dataclass
-class Options:
-    """Options of the command line, as given."""
-
-    out: Path | None = None
-    draws: int = 10_000
-    chains: int = 4
-    warmup: int | None = None
-    thin: int = 1
-    rng_seed: int = 0
-    checkpoint: Path | None = None
-    device: str = "auto"
-    time_limit: float | None = None
-    restart: bool = False
-    check: bool = False
-    quiet: bool = False
-    json: bool = False
+MOST_BETAS_IN_FULL = 4  # beyond, the table has one line a beta
+MOST_SPINS = 100_000_000  # kept by default, all draws together
+NUMBER = ({}, np.float64)
 
 
 @dataclass
 class Run:
-    """One run while it goes on: what was asked, where it writes, and what its parts cost."""
+    """One run while it goes on: what was asked, where it writes, and what its parts cost.
 
+    given: the settings of the command line; settings: these and the defaults of the others, where they act. plan,
+    samplers: of the neural modes. extra: diagnostics that are not in the chain.
+    """
+
+    command: str
     target: Target
     mode: str
+    given: dict[str, Any]
     settings: dict[str, Any]
     options: Options
     screen: Screen
     out: Path
-    warmup: int
     spins_every: int
+    began: float
     seconds: dict[str, float] = field(default_factory=lambda: {"build": 0.0, "train": 0.0, "sample": 0.0})
-    began: float = field(default_factory=time.monotonic)
     extra: dict[str, Any] = field(default_factory=dict)
     plan: Any = None
+    samplers: list[Any] = field(default_factory=list)
 
 
-def run(target: Target, mode: str, given: dict[str, Any], options: Options) -> int:
+def run(command: str, target: Target, mode: str, given: dict[str, Any], options: Options, began: float) -> int:
     """Do a run; returns the exit code. UserError for what cannot be done, before anything is written."""
-    for option, value in (("--draws", options.draws), ("--chains", options.chains), ("--thin", options.thin)):
-        if value < 1:
-            raise UserError(f"{option} {value}: an integer of at least 1 is needed")
-    for option, value in (("--warmup", options.warmup), ("--rng-seed", options.rng_seed)):
-        if value is not None and value < 0:
-            raise UserError(f"{option} {value}: an integer of at least 0 is needed")
-    if options.time_limit is not None and not options.time_limit > 0:
-        raise UserError(f"--time-limit {options.time_limit}: a number of seconds above 0 is needed")
     settings = {key: given.get(key, setting.default) for key, setting in SETTINGS.items() if mode in setting.modes}
-    screen = Screen(options.quiet)
+    idle = [f"{key}=" for key in given if key not in settings] + options.idle(mode)
+    options = options.resolved(mode)
     out = options.out or default_out(target, mode)
-    warmup = options.warmup if options.warmup is not None else (100 if mode in NEURAL else 1000)
-    every = settings["spins.every"] if settings["spins.every"] is not None else default_spins_every(target, options)
-    work = Run(target, mode, settings, options, screen, out, warmup, every)
-    idle = [key for key in given if key not in settings]
+    every = spins_every(target, settings["spins.every"], options, out)
+    screen = Screen(options.quiet)
+    work = Run(command, target, mode, given, settings, options, screen, out, every, began)
     driver = check_before_work(work)
-    deadline = work.began + options.time_limit if options.time_limit else math.inf
-    try:
-        with Stopper(deadline) as stop:
-            writer = open_writer(work, variables(mode))
-            with_lock = ChainGuard(writer)
-            with with_lock:
-                screen.say(f"out: {out}")
-                for key in idle:
-                    screen.say(f"note: {key}= has no effect in mode {mode}")
-                if writer.warning:
-                    screen.say(f"note: {writer.warning}")
-                if writer.committed_draws >= options.draws and writer.complete:
-                    screen.say(
-                        f"complete: {writer.committed_draws} draws a chain are there; more with a larger --draws"
-                    )
-                    return finish(work, writer, stop)
-                if mode in NEURAL:
-                    driver = neural_driver(work, writer, stop)
-                    if driver is None:
-                        return finish(work, writer, stop)
-                sample(work, driver, writer, stop)
-                return finish(work, writer, stop)
-    except ChainError as error:
-        raise UserError(str(error)) from None
+    deadline = began + options.time_limit if options.time_limit else math.inf
+    with Stopper(deadline) as stop, contextlib.closing(open_writer(work)) as writer:
+        announce(work, writer, idle)
+        if mode in NEURAL and must_prepare(work, writer):
+            from cli import neural_run
+
+            driver = neural_run.prepare(work, writer, stop)
+        if driver is not None and writer.committed_draws < options.draws:
+            sample(work, driver, writer, stop)
+        return finish(work, writer, stop)
 
 
-class ChainGuard:
-    """Closes the writer at the end, whatever happened; what was committed stays."""
+def spins_every(target: Target, given: int | None, options: Options, out: Path) -> int:
+    """How often spins are kept: as asked, else as in the file that will be extended, else so that they fit a disk.
 
-    def __init__(self, writer: ChainWriter):
-        self.writer = writer
-
-    def __enter__(self) -> ChainWriter:
-        return self.writer
-
-    def __exit__(self, *error) -> None:
-        self.writer.close()
-
-
-def default_spins_every(target: Target, options: Options) -> int:
-    """Keep about a hundred million spins at most: every draw of a small run, thinned in a large one."""
-    total = target.hamiltonian.n_spins * len(target.betas) * options.chains * options.draws
-    return max(1, math.ceil(total / 100_000_000))
-
-
-def variables(mode: str) -> dict[str, tuple]:
-    """What the mode records beside energy and magnetization: {name: (own axes, dtype)}."""
-    number = ({}, np.float64)
-    if mode in ("nis", "prior"):
-        return {"log_q": number, "log_weight": number}
-    if mode in NEURAL:
-        return {"log_q": number, "log_weight": number, "accepted": number, "log_weight_proposed": number}
-    return {"accepted": number} | ({"swap_accepted": number} if mode == "pt" else {})
+    Also the first look at a file that is there: UserError when it is no chain file, even where it is to be replaced.
+    """
+    if os.path.exists(out):
+        try:
+            there = opened(out)
+        except UserError as error:
+            raise UserError(f"{error}; remove it, or use another --out") from None
+        if given is None and not options.restart:
+            return there.config.get("settings", {}).get("spins.every", 1)
+    if given is not None:
+        return given
+    total = target.hamiltonian.n_spins * len(target.betas) * options.chains * max(options.draws, 1)
+    return max(1, math.ceil(total / MOST_SPINS))
 
 
-def check_before_work(work: Run):
+def check_before_work(work: Run) -> Driver | None:
     """Refuse what cannot be done; returns the classical driver, or None for a neural mode."""
-    target, mode = work.target, work.mode
-    if mode in NEURAL:
-        from cli import neural
+    if work.mode in NEURAL:
+        from cli import neural_run
 
-        work.plan = neural.make_plan(target, mode, work.settings, work.options.rng_seed, work.options.device)
-        given = work.options.checkpoint
-        if given is not None and mode != "train":
-            if len(target.betas) > 1:
-                raise UserError(
-                    "--checkpoint goes with one beta; several have one checkpoint each, found by their names"
-                )
-            neural.checked_checkpoint(given, target, target.betas[0])
+        neural_run.check_before_work(work)
         return None
     if work.options.device == "cuda":
-        raise UserError(f"--device cuda: mode {mode} runs on the CPU; leave --device out")
+        raise UserError(f"--device cuda: mode {work.mode} runs on the CPU; leave --device out")
     try:
         return classical_driver(work)
     except ValueError as error:
-        raise UserError(str(error).replace("rule=wolff", "mode wolff")) from None
+        raise UserError(str(error).replace("rule=", "mode ").replace("betas=", "beta=")) from None
 
 
-def classical_driver(work: Run):
+def classical_driver(work: Run) -> Driver:
     """The driver of metropolis, heatbath, wolff or pt; ValueError when the model does not suit it."""
-    target, options = work.target, work.options
-    betas = np.array(target.betas)
-    common = dict(
-        n_chains=options.chains,
-        seed=options.rng_seed,
-        thin=options.thin,
-        init=initial(work),
-        spins_every=work.spins_every,
-    )
+    hamiltonian, options, betas = work.target.hamiltonian, work.options, np.array(work.target.betas)
+    common = dict(n_chains=options.chains, seed=options.rng_seed, thin=options.thin, init=initial(work),
+                  spins_every=work.spins_every)  # fmt: skip
     if work.mode == "pt":
         if len(betas) < 2:
             raise ValueError("mode pt: at least two temperatures are needed, such as beta=0.1:1:10")
-        return TemperingDriver(target.hamiltonian, betas, **common)
-    return LocalDriver(target.hamiltonian, betas, rule=work.mode, **common)
+        return TemperingDriver(hamiltonian, betas, **common)
+    if work.mode == "wolff" and not hamiltonian.is_ferromagnet:
+        raise ValueError("mode wolff: a ferromagnet is needed (two-spin interactions, all J > 0, no field); "
+                         "use --mode metropolis or pt")  # fmt: skip
+    return LocalDriver(hamiltonian, betas, rule=work.mode, **common)
 
 
 def initial(work: Run) -> str | np.ndarray:
-    """init=random, up, or the last stored spins of a chain file of the same Hamiltonian and betas."""
+    """init=random, up, or the last stored spins (chain, beta, N) of a chain file with as many of each."""
     init = work.settings["init"]
     if init in ("random", "up"):
         return init
     try:
-        chain = open_chain(init)
-    except ChainError as error:
+        chain = opened(init)
+    except UserError as error:
         raise UserError(f"init={init}: random, up or a chain file is needed ({error})") from None
     if not len(chain.spin_draws) or chain.n_spins != work.target.hamiltonian.n_spins:
         raise UserError(f"init={init} has no stored spins of {work.target.hamiltonian.n_spins} sites")
-    last = chain.spins[:, -1]  # (chain, beta, N)
-    if last.shape[:2] != (work.options.chains, len(work.target.betas)):
-        raise UserError(f"init={init} has {last.shape[0]} chains at {last.shape[1]} betas; the run has others")
+    last = chain.spins[:, -1]
+    wanted = (work.options.chains, len(work.target.betas))
+    if last.shape[:2] != wanted:
+        raise UserError(
+            f"init={init} has {last.shape[0]} chains at {last.shape[1]} betas, the run {wanted[0]} at {wanted[1]}"
+        )
     return last
 
 
 def configuration(work: Run) -> dict[str, Any]:
     """All that decides the draws, as JSON types."""
     target, options = work.target, work.options
-    settings = {
-        key: value for key, value in work.settings.items() if not key.startswith(("net", "train", "patch", "prior"))
-    }
-    settings |= {"spins.every": work.spins_every}
+    outside = ("net", "train", "patch", "prior")  # resolved in the plan
+    settings = {key: value for key, value in work.settings.items() if key.split(".")[0] not in outside}
     config = {
-        "mode": work.mode, "model": target.model, "parameters": target.parameters, "fingerprint": target.hamiltonian.fingerprint,
-        "beta": list(target.betas), "chains": options.chains, "warmup": work.warmup, "thin": options.thin,
-        "rng_seed": options.rng_seed, "settings": settings,
+        "mode": work.mode, "model": target.model, "parameters": target.hamiltonian.parameters,
+        "fingerprint": target.hamiltonian.fingerprint, "beta": list(target.betas), "chains": options.chains,
+        "warmup": options.warmup, "thin": options.thin, "rng_seed": options.rng_seed,
+        "settings": settings | {"spins.every": work.spins_every},
     }  # fmt: skip
-    if work.plan is not None:
-        config |= work.plan.plain()
-        config["checkpoint"] = str(options.checkpoint) if options.checkpoint and work.mode != "train" else None
-    return config
+    return config if work.plan is None else config | work.plan.plain()
 
 
-def open_writer(work: Run, extra_variables: dict[str, tuple]) -> ChainWriter:
+def variables(mode: str) -> dict[str, tuple]:
+    """What the mode records beside energy and magnetization: {name: (own axes, dtype)}."""
+    names = {"nis": ("log_q", "log_weight"), "prior": ("log_q", "log_weight"), "pt": ("accepted", "swap_accepted")}
+    neural = ("log_q", "log_weight", "accepted", "log_weight_proposed")
+    return dict.fromkeys(names.get(mode, ("accepted",) if mode in CLASSICAL else neural), NUMBER)
+
+
+def open_writer(work: Run) -> ChainWriter:
     """A new chain file, or the one that is there if it holds the same run; UserError naming what differs."""
-    config = configuration(work)
-    if work.out.exists() and not work.options.restart:
+    config, restart = configuration(work), work.options.restart
+    command = shlex.join(["nmcmc", *sys.argv[1:]])
+    try:
+        if not os.path.exists(work.out) or restart:
+            return create_chain(
+                work.out, mode=work.mode, command=command, config=config, rng_seed=work.options.rng_seed,
+                hamiltonian=work.target.hamiltonian, betas=np.array(work.target.betas),
+                n_chains=work.options.chains, posterior={"energy": NUMBER, "magnetization": NUMBER},
+                sample_stats=variables(work.mode), spins_every=work.spins_every, overwrite=restart,
+            )  # fmt: skip
         writer = resume_chain(work.out)
-        difference = first_difference(writer.config, config)
-        if difference:
-            writer.close()
-            raise UserError(
-                f"{work.out} holds another run ({difference}); use --restart to replace it, or another --out"
-            )
-        return writer
-    return create_chain(
-        work.out, mode=work.mode, command=shlex.join(sys.argv), config=config, rng_seed=work.options.rng_seed,
-        hamiltonian=work.target.hamiltonian, betas=np.array(work.target.betas), n_chains=work.options.chains,
-        posterior={"energy": ({}, np.float64), "magnetization": ({}, np.float64)}, sample_stats=extra_variables,
-        spins_every=work.spins_every, overwrite=work.options.restart,
-    )  # fmt: skip
+    except ChainError as error:
+        raise UserError(str(error)) from None
+    difference = first_difference(writer.config, config)
+    if difference:
+        writer.close()
+        raise UserError(f"{work.out} holds another run ({difference}); use --restart to replace it, or another --out")
+    if 0 < writer.committed_draws < work.options.draws:
+        writer.set_config(config, command)
+    return writer
 
 
-def first_difference(old: dict, new: dict, prefix: str = "") -> str:
-    """ "key: old value, not new value" for the first entry that differs, "" when there is none."""
-    for key in sorted(old.keys() | new.keys(), key=lambda k: (k == "fingerprint", k)):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found = first_difference(a, b, f"{prefix}{key}.")
-            if found:
-                return found
-        elif a != b:
-            return f"{prefix}{key} is {a}, not {b}"
-    return ""
+def announce(work: Run, writer: ChainWriter, idle: list[str]) -> None:
+    """Where it writes, what has no effect, and where a run goes on."""
+    screen, draws, there = work.screen, work.options.draws, writer.committed_draws
+    screen.say(f"out: {work.out}")
+    for name in idle:
+        screen.say(f"note: {name} has no effect in mode {work.mode}")
+    if writer.warning:
+        screen.warn(writer.warning)
+    if draws and there >= draws:
+        screen.say(f"complete: {there} draws a chain are there; more with a larger --draws")
+    elif there:
+        screen.say(f"going on from draw {there}")
 
 
-def neural_driver(work: Run, writer: ChainWriter, stop: Stopper):
-    """Samplers of all betas, trained or loaded, and the driver of the mode; None when there is nothing to draw."""
-    from cli import neural
-    from nmcmc.importance import ImportanceDriver
-    from nmcmc.metropolis import NeuralDriver
-
-    target, options, plan = work.target, work.options, work.plan
-    samplers, prior_ess = [], []
-    for index, beta in enumerate(target.betas):
-        clock = time.process_time()
-        if work.mode == "prior" or plan.net.net == "none":
-            samplers.append(neural.build_sampler(target.hamiltonian, beta, plan.net).to(plan.device))
-            work.seconds["build"] += time.process_time() - clock
-            continue
-        if options.checkpoint is not None and work.mode != "train":
-            checkpoint = neural.checked_checkpoint(options.checkpoint, target, beta)
-            work.screen.say(f"sampler: {options.checkpoint} ({checkpoint.training.step} steps)")
-            sampler, training = checkpoint.sampler().to(plan.device), checkpoint.training
-            work.seconds["build"] += time.process_time() - clock
-        else:
-            path = options.checkpoint or neural.checkpoint_path(target, beta, plan, work.out)
-            left = time_for_training(work, stop, len(target.betas) - index)
-            sampler, training = neural.train_sampler(target, beta, plan, path, work.screen, stop, left)
-        samplers.append(sampler)
-        prior_ess.append(training.prior_ess)
-        work.seconds["train"] += training.cpu_seconds
-        if index == len(target.betas) - 1:
-            history = {name: np.asarray(values) for name, values in training.history.items()}
-            writer.set_group("training", history, {"beta": beta})
-        if stop.interrupted:
-            return None
-    if prior_ess:
-        work.extra["prior_ess"] = prior_ess
-    digest = "".join(neural.proposal_digest(sampler) for sampler in samplers)
-    before = writer.state().get("proposal")
-    if before is not None and bytes(before) != digest.encode():
-        raise UserError(f"{work.out} was begun with other weights; use --restart to replace it, or another --out")
-    work.extra["rescore_error"] = [neural.checked_rescore_error(s, SEED_OF_RESCORE) for s in samplers]
-    work.samplers = samplers
-    if work.mode == "train":
-        return None
-    arguments = dict(n_chains=options.chains, seed=options.rng_seed, spins_every=work.spins_every)
-    if work.mode == "nmcmc":
-        driver = NeuralDriver(samplers, local=work.settings["local"], **arguments)
-    else:
-        driver = ImportanceDriver(samplers, **arguments)
-    return Bound(driver, digest)
+def must_prepare(work: Run, writer: ChainWriter) -> bool:
+    """Whether samplers are needed: for draws, for training, or to be judged."""
+    return work.mode == "train" or work.options.check or writer.committed_draws < work.options.draws
 
 
-class Bound:
-    """A neural driver whose state carries the digest of its proposals."""
-
-    def __init__(self, driver, digest: str):
-        self._driver, self._digest = driver, digest
-        self.warm_up, self.block = driver.warm_up, driver.block
-
-    def state(self) -> dict:
-        return self._driver.state() | {"proposal": self._digest.encode()}
-
-    def restore(self, state: dict) -> None:
-        self._driver.restore(state)
-
-
-def time_for_training(work: Run, stop: Stopper, betas_left: int) -> float:
-    """Wall seconds the next training may take so that the asked draws still fit into the time limit."""
-    if not math.isfinite(stop.deadline):
-        return math.inf
-    from cli import neural
-
-    sampler = neural.build_sampler(work.target.hamiltonian, work.target.betas[0], work.plan.net).to(work.plan.device)
-    draws = work.options.draws * work.options.chains * len(work.target.betas) if work.mode != "train" else 0
-    needed = 1.3 * neural.seconds_of_draws(sampler, draws) if draws else 0.0
-    checking = 0.2 * work.options.time_limit if work.options.check else 0.0
-    return max(stop.deadline - time.monotonic() - needed - checking - 1.0, 0.0) / betas_left
-
-
-def sample(work: Run, driver, writer: ChainWriter, stop: Stopper) -> None:
+def sample(work: Run, driver: Driver, writer: ChainWriter, stop: Stopper) -> None:
     """Draw until the chain is as long as asked, or stopped."""
-    options = work.options
+    options, screen = work.options, work.screen
+    if work.mode in CLASSICAL or work.settings.get("local"):
+        compile_driver(driver)
     clock = time.process_time()
-    with work.screen.progress("sampling", options.draws, writer.committed_draws) as update:
-        record(driver, writer, options.draws, work.warmup, stop=stop, report=lambda draws: update(draws))
+    try:
+        with screen.progress("sampling", options.draws, writer.committed_draws) as update:
+            record(driver, writer, options.draws, options.warmup, stop=stop, report=update, warn=screen.warn)
+    except (ChainError, FloatingPointError) as error:
+        raise UserError(str(error), code=1) from None
     work.seconds["sample"] += time.process_time() - clock
+
+
+def compile_driver(driver: Driver) -> None:
+    """One draw that is taken back: Numba compiles, which is not counted as work."""
+    state = driver.state()
+    driver.block(1)
+    driver.restore(state)
 
 
 def finish(work: Run, writer: ChainWriter, stop: Stopper) -> int:
     """Results into the file and onto the screen; how to go on when it is not complete."""
     options, screen = work.options, work.screen
-    complete = writer.committed_draws >= options.draws or (work.mode == "train" and not stop.interrupted)
-    chain = open_chain(work.out)
-    results = analyse(chain, work.extra)
-    samplers = getattr(work, "samplers", [])
-    if options.check and samplers and not stop.interrupted:
-        add_check(work, samplers, results)
+    complete = writer.committed_draws >= options.draws and not (work.mode == "train" and stop.interrupted)
+    results = analyse(opened(work.out), work.extra)
+    if options.check and work.samplers and not stop.interrupted:
+        from cli.neural_run import add_check
+
+        add_check(work, results, stop)
     store(writer, results)
-    writer.commit(complete=complete)
-    chain = open_chain(work.out)
+    try:
+        writer.commit(complete=complete)
+    except ChainError as error:
+        raise UserError(str(error), code=1) from None
     work.seconds["wall"] = time.monotonic() - work.began
-    for line in table(results):
+    if work.mode != "train":
+        in_full = len(results.betas) <= MOST_BETAS_IN_FULL
+        for line in (table(results) if in_full else short_table(results)) + verdict(results):
+            screen.say(line)
+    for line in diagnostics(results) + [costs(work.seconds), ending(work, writer, stop, complete)]:
         screen.say(line)
-    screen.say("seconds (CPU): " + ", ".join(f"{name} {value:.1f}" for name, value in work.seconds.items() if name != "wall")
-               + f"; wall {work.seconds['wall']:.1f}")  # fmt: skip
-    if complete:
-        screen.say(f"result: {work.out}; look at it with: nmcmc analyze {shlex.quote(str(work.out))}")
-    else:
-        why = "interrupted" if stop.interrupted else "the time limit came first"
-        screen.say(f"{why}: {writer.committed_draws} of {options.draws} draws are committed in {work.out}; "
-                   "the same command again goes on")  # fmt: skip
     if options.json:
-        print(as_json("run", chain, results, work.seconds), flush=True)
+        print(as_json(work.command, opened(work.out), results, work.seconds), flush=True)
     return 130 if stop.interrupted else 0
 
 
-def add_check(work: Run, samplers, results) -> None:
-    """--check: a Monte Carlo chain for a fifth of the time so far, and log q on its states."""
-    from cli import neural
+def costs(seconds: dict[str, float]) -> str:
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "wall")
+    return f"seconds (CPU): {parts}; wall {seconds['wall']:.1f}"
 
-    seconds = 0.2 * (time.monotonic() - work.began) / len(samplers)
-    rows = []
-    for b, sampler in enumerate(samplers):
-        exact = results.diagnostics["log_z_exact"][b]
-        log_z = exact if math.isfinite(exact) else results.diagnostics.get("log_z", [math.nan] * (b + 1))[b]
-        rows.append(neural.check_on_monte_carlo(sampler, seconds, log_z, work.options.rng_seed, work.screen))
-    for name in rows[0]:
-        results.diagnostics[name] = [row[name] for row in rows]
+
+def ending(work: Run, writer: ChainWriter, stop: Stopper, complete: bool) -> str:
+    """Where the result is, or why it is not complete and how to go on."""
+    out = shlex.quote(str(work.out))
+    if not complete:
+        why = "interrupted" if stop.interrupted else "the time limit came first"
+        share = "the training is kept" if work.mode == "train" or (work.mode in NEURAL and not work.samplers) else ""
+        share = share or f"{writer.committed_draws} of {work.options.draws} draws are committed"
+        return f"{why}: {share} in {out}; the same command again goes on"
+    if work.mode != "train":
+        return f"result: {out}; look at it with: nmcmc analyze {out}"
+    from cli.neural_run import destination
+
+    paths = " ".join(shlex.quote(str(destination(work, beta))) for beta in work.target.betas)
+    return f"result: {paths} (history in {out}); sample with: nmcmc run --mode nmcmc MODEL ... --checkpoint FILE"

@@ -44,6 +44,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "train.data": Setting(values.text, None, TRAINED, "a chain file with spins, for the likelihoods"),
     "train.sweeps": Setting(values.at_least(0), None, TRAINED, "heat-bath sweeps of a distilled state"),
+    "train.reuse": Setting(values.at_least(1), None, TRAINED, "steps that one draw of states serves in distillation"),
     "local": Setting(values.at_least(0), 0, ("nmcmc",), "Metropolis sweeps after each neural step"),
     "init": Setting(values.text, "random", CLASSICAL, "random, up, or a chain file to start from"),
     "spins.every": Setting(values.at_least(0), None, MODES, "keep the spins of every K-th draw, 0 for none"),

@@ -7,7 +7,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from cli.errors import UserError
+from cli.errors import UserError, closest
+
+COUPLINGS = ("bimodal", "gaussian", "ferro")
+LARGEST_SIZE = 10**6
+MOST_BETAS = 10_000
 
 
 def integer(key: str, text: str, least: int) -> int:
@@ -35,6 +39,14 @@ def positive(key: str, text: str) -> float:
     return value
 
 
+def size(key: str, text: str) -> int:
+    """A number of sites along an axis, or of spins."""
+    value = integer(key, text, 1)
+    if value > LARGEST_SIZE:
+        raise UserError(f"{key}={text}: an integer of at most {LARGEST_SIZE} is needed")
+    return value
+
+
 def word_or_number(key: str, text: str) -> str | float:
     """A number where it reads as one (it must be finite), else the word; the model knows its words."""
     try:
@@ -42,6 +54,15 @@ def word_or_number(key: str, text: str) -> str | float:
     except ValueError:
         return text
     return number(key, text)
+
+
+def coupling(key: str, text: str) -> str | float:
+    """A number, or a word for a distribution."""
+    value = word_or_number(key, text)
+    if isinstance(value, str) and value not in COUPLINGS:
+        expected = f"{', '.join(COUPLINGS)} or a number is needed"
+        raise UserError(f"{key}={text}: {expected}{closest(text, COUPLINGS)}")
+    return value
 
 
 def shape(key: str, text: str) -> tuple[int, ...]:
@@ -56,7 +77,7 @@ def one_of(*choices: str) -> Callable[[str, str], str]:
 
     def parse(key: str, text: str) -> str:
         if text not in choices:
-            raise UserError(f"{key}={text}: {' or '.join(choices)} is needed")
+            raise UserError(f"{key}={text}: {' or '.join(choices)} is needed{closest(text, choices)}")
         return text
 
     return parse
@@ -74,10 +95,10 @@ def text(key: str, value: str) -> str:
 
 
 MODEL_KINDS: dict[str, Callable[[str, str], Any]] = {
-    "size": at_least(1),
+    "size": size,
     "seed": at_least(0),
     "order": at_least(2),
-    "coupling": word_or_number,
+    "coupling": coupling,
     "field": word_or_number,
     "text": text,
 }
@@ -86,21 +107,28 @@ MODEL_KINDS: dict[str, Callable[[str, str], Any]] = {
 def betas(key: str, value: str) -> tuple[float, ...]:
     """Inverse temperatures from beta= or T=: a number, a comma list, or lo:hi:n, linear in the variable named.
 
-    Ascending as written; T must be above 0, beta at least 0.
+    In the order written; T must be above 0, beta at least 0.
     """
     parts = value.split(":")
-    if len(parts) == 3:
-        low, high, count = number(key, parts[0]), number(key, parts[1]), integer(key, parts[2], 2)
-        values = [low + (high - low) * i / (count - 1) for i in range(count)]
-    elif len(parts) == 1:
-        values = [number(key, part) for part in value.split(",")]
-    else:
-        raise UserError(f"{key}={value}: a number, a comma list or low:high:count is needed")
-    for entry in values:
-        if entry < 0 or (key == "T" and entry == 0):
-            raise UserError(
-                f"{key}={value}: {'numbers above 0 are' if key == 'T' else 'numbers of at least 0 are'} needed"
-            )
+    try:
+        if len(parts) == 3:
+            low, high, count = number(key, parts[0]), number(key, parts[1]), integer(key, parts[2], 2)
+            values = [low + (high - low) * i / (count - 1) for i in range(min(count, MOST_BETAS + 1))]
+        elif len(parts) == 1:
+            values = [number(key, part) for part in value.split(",")]
+        else:
+            raise UserError("wrong number of colons")
+    except UserError:
+        expected = "a finite number, a comma list or low:high:count (count at least 2) is needed"
+        raise UserError(f"{key}={value}: {expected}") from None
+    if key == "T":
+        if any(entry <= 0 for entry in values):
+            raise UserError(f"{key}={value}: numbers above 0 are needed")
+        values = [1.0 / entry for entry in values]
+    if not all(0 <= entry < math.inf for entry in values):
+        raise UserError(f"{key}={value}: finite numbers of at least 0 are needed")
+    if len(values) > MOST_BETAS:
+        raise UserError(f"{key}={value}: at most {MOST_BETAS} temperatures can be done")
     if len(set(values)) != len(values):
         raise UserError(f"{key}={value}: a temperature is given twice")
-    return tuple(1.0 / entry for entry in values) if key == "T" else tuple(values)
+    return tuple(values)

@@ -49,13 +49,15 @@ def record(
     if state:
         driver.restore(state)
     warmed_up = int(state.get("warmed_up", warmup)) if state else 0
+    drawn = writer.committed_draws
+    start = (warmed_up, drawn)
     for part in _parts(warmup, warmed_up):
         if stop():
             break
         driver.warm_up(part)
         warmed_up += part
         commit_if_due()
-    drawn, size = writer.committed_draws, 1
+    size = 1
     while drawn < n_draws and warmed_up >= warmup and not stop():
         size = min(size, n_draws - drawn)
         block_began = time.monotonic()
@@ -67,7 +69,7 @@ def record(
         commit_if_due()
         # Blocks at most double, so that one slow block cannot be followed by a far slower one.
         size = max(1, min(2 * size, int(size * BLOCK_SECONDS / took)))
-    if drawn > writer.committed_draws or not state:
+    if not state or (warmed_up, drawn) != start:
         writer.set_state(driver.state() | {"warmed_up": np.array(warmed_up)})
     _commit(writer, stop, warn, needed=True)
     return writer.committed_draws

@@ -35,7 +35,7 @@ class TrainSettings:
     objective: str = "soft-distillation"
     sweeps: int = 2
     reuse: int = 4
-    steps: int = 600
+    steps: int = 500
     batch: int = 256
     microbatch: int | None = None
     learning_rate: float = 3e-3

@@ -1,0 +1,188 @@
+"""The neural modes of `nmcmc run`: samplers of all betas, trained or loaded, the driver that draws, and --check."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cli import neural
+from cli.check import check_on_monte_carlo
+from cli.errors import UserError
+from cli.output import Stopper
+from cli.results import Results
+from mc.chain import ChainWriter
+from nmcmc.importance import ImportanceDriver
+from nmcmc.metropolis import NeuralDriver
+from nmcmc.proposals import BATCH, rescore_error
+from nmcmc.sampler import AutoregressiveSampler
+from nmcmc.training import HISTORY, Training
+
+if TYPE_CHECKING:
+    from cli.run import Run
+
+SEED_OF_RESCORE = 7
+WORST_RESCORE = 1e-2  # nats; beyond this, cached and full passes are not the same law
+SHARE_OF_CHECK = 0.2  # of the time of the run
+
+
+def check_before_work(work: Run) -> None:
+    """Resolve the settings of the samplers into work.plan; UserError for what cannot be done."""
+    work.plan = neural.make_plan(work.target, work.mode, work.given, work.options)
+    if not trains(work):
+        return
+    if work.options.checkpoint is not None and len(work.target.betas) > 1:
+        raise UserError("--checkpoint goes with one beta; leave it out to have one checkpoint for each")
+    restart = work.options.restart and work.mode == "train"
+    for beta in work.target.betas:
+        neural.check_destination(destination(work, beta), work.target, beta, work.plan, restart)
+
+
+def trains(work: Run) -> bool:
+    """Whether samplers come from a training, or one that was done before."""
+    return work.plan.net.net != "none" and work.plan.checkpoint is None
+
+
+def destination(work: Run, beta: float) -> Path:
+    """Where the checkpoint of one beta is, or will be."""
+    return work.options.checkpoint or neural.checkpoint_path(work.target, beta, work.plan, work.out)
+
+
+def prepare(work: Run, writer: ChainWriter, stop: Stopper):
+    """Samplers into work.samplers and their diagnostics into work.extra; the driver, or None with nothing to draw."""
+    samplers, trainings = [], []
+    for index, beta in enumerate(work.target.betas):
+        sampler, training = obtain_sampler(work, beta, len(work.target.betas) - index, writer, stop)
+        samplers.append(sampler)
+        if training is not None:
+            trainings.append(training)
+            work.seconds["train"] += training.cpu_seconds
+        if stop.interrupted:
+            return None
+    work.samplers = samplers
+    if trainings:
+        work.extra["prior_ess"] = [training.prior_ess for training in trainings]
+        writer.set_group("training", training_table(trainings, writer.betas))
+    work.extra["rescore_error"] = [checked_rescore_error(sampler) for sampler in samplers]
+    if work.mode == "train":
+        work.extra["ess"] = [neural.best_ess(training) for training in trainings]
+        return None
+    digest = "".join(neural.proposal_digest(sampler, work.plan.net) for sampler in samplers).encode()
+    before = writer.state().get("proposal", digest)
+    if before != digest:
+        raise UserError(f"{work.out} was begun with other weights; use --restart to replace it, or another --out")
+    clock = time.process_time()
+    driver = make_driver(work, samplers)
+    work.seconds["sample"] += time.process_time() - clock
+    return Bound(driver, digest)
+
+
+def obtain_sampler(
+    work: Run, beta: float, betas_left: int, writer: ChainWriter, stop: Stopper
+) -> tuple[AutoregressiveSampler, Training | None]:
+    """The sampler of one beta: from --checkpoint, trained, or a prior alone (without a training)."""
+    plan = work.plan
+    clock = time.process_time()
+    if plan.checkpoint is not None:
+        work.screen.say(f"sampler: {work.options.checkpoint} ({neural.steps_of(plan.checkpoint)})")
+        sampler, training = plan.checkpoint.sampler().to(plan.device), plan.checkpoint.training
+    elif not trains(work):
+        sampler = neural.build_sampler(work.target.hamiltonian, beta, plan.net).to(plan.device)
+        training = None
+    else:
+        seconds = seconds_for_training(work, writer, stop) / betas_left
+        restart = work.options.restart and work.mode == "train"
+        path = destination(work, beta)
+        return neural.train_sampler(work.target, beta, plan, path, work.screen, stop, seconds, restart)
+    neural.compile_kernels()
+    work.seconds["build"] += time.process_time() - clock
+    return sampler, training
+
+
+def make_driver(work: Run, samplers: list[AutoregressiveSampler]) -> NeuralDriver | ImportanceDriver:
+    """The driver of the mode."""
+    options = work.options
+    arguments = dict(n_chains=options.chains, seed=options.rng_seed, spins_every=work.spins_every)
+    if work.mode == "nmcmc":
+        return NeuralDriver(samplers, local=work.settings["local"], **arguments)
+    return ImportanceDriver(samplers, **arguments)
+
+
+class Bound:
+    """A neural driver whose state carries the digest of its proposals."""
+
+    def __init__(self, driver: NeuralDriver | ImportanceDriver, digest: bytes):
+        self._driver, self._digest = driver, digest
+        self.warm_up, self.block, self.restore = driver.warm_up, driver.block, driver.restore
+
+    def state(self) -> dict:
+        return self._driver.state() | {"proposal": self._digest}
+
+
+def seconds_for_training(work: Run, writer: ChainWriter, stop: Stopper) -> float:
+    """Wall seconds that training may take so that the asked draws, and the check, still fit into the time limit."""
+    if not math.isfinite(stop.deadline):
+        return math.inf
+    options, plan = work.options, work.plan
+    needed = 1.0  # for results and the file
+    if work.mode != "train":
+        sampler = neural.build_sampler(work.target.hamiltonian, work.target.betas[0], plan.net).to(plan.device)
+        steps = (options.draws - writer.committed_draws + options.warmup) * len(work.target.betas)
+        states = max(steps * options.chains, 1)
+        needed += 1.3 * states * neural.seconds_a_state(sampler, min(states, BATCH))
+        if work.settings.get("local"):
+            needed += 1.3 * steps * seconds_of_local_sweeps(work, sampler)
+    if options.check:
+        needed += SHARE_OF_CHECK * options.time_limit
+    return max(stop.deadline - time.monotonic() - needed, 0.0)
+
+
+def seconds_of_local_sweeps(work: Run, sampler: AutoregressiveSampler) -> float:
+    """Wall seconds of the local sweeps and the rescoring of one draw of all chains."""
+    driver = make_driver(work, [sampler])
+    driver.block(2)  # compiles; the proposals of a whole batch are drawn by now
+    began = time.monotonic()
+    driver.block(4)
+    return (time.monotonic() - began) / 4
+
+
+def training_table(trainings: list[Training], betas: np.ndarray) -> dict[str, np.ndarray | tuple]:
+    """Histories for the chain file: (step,) for one beta, (step, beta) for several, NaN where nothing is known."""
+    if len(betas) == 1:
+        return {name: np.asarray(values) for name, values in trainings[0].history.items()}
+    steps = sorted({step for training in trainings for step in training.history["step"]})
+    table: dict[str, np.ndarray | tuple] = {"step": np.array(steps)}
+    for name in HISTORY:
+        if name == "step":
+            continue
+        rows = [dict(zip(t.history["step"], t.history[name], strict=True)) for t in trainings]
+        values = [[row.get(step, math.nan) for row in rows] for step in steps]
+        table[name] = (("step", "beta"), np.array(values))
+    return table
+
+
+def checked_rescore_error(sampler: AutoregressiveSampler) -> float:
+    """Rescoring difference on fresh draws; UserError when sampling and scoring are not the same law."""
+    error = rescore_error(sampler, 256, SEED_OF_RESCORE)
+    if not error <= WORST_RESCORE:
+        raise UserError(
+            f"log q of a state differs by {error:.2g} nats between sampling and scoring (at most {WORST_RESCORE} is "
+            "let through); train again with a smaller train.lr=, or use --device cpu"
+        )
+    return error
+
+
+def add_check(work: Run, results: Results, stop: Stopper) -> None:
+    """--check: a Monte Carlo chain for a fifth of the time so far, and log q on its states."""
+    seconds = SHARE_OF_CHECK * (time.monotonic() - work.began)
+    seconds = min(seconds, max(stop.deadline - time.monotonic(), 1.0)) / len(work.samplers)
+    rows = []
+    for b, sampler in enumerate(work.samplers):
+        exact = results.diagnostics["log_z_exact"][b]
+        log_z = exact if math.isfinite(exact) else results.diagnostics.get("log_z", {b: math.nan})[b]
+        rows.append(check_on_monte_carlo(sampler, seconds, log_z, work.options.rng_seed, work.screen, stop))
+    for name in rows[0]:
+        results.diagnostics[name] = [row[name] for row in rows]

@@ -1,0 +1,139 @@
+"""Results as lines for people: a table, what must be thought of it, and the diagnostics."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from cli.results import Results
+from mc.statistics import R_HAT_LIMIT, Estimate
+
+ORDER = ("energy", "magnetization", "abs_magnetization", "m2", "m4", "binder", "heat_capacity", "susceptibility")
+IN_SHORT = ("energy", "abs_magnetization", "log_z")  # columns of the table with one line a beta
+GRAVEST_FIRST = ("not converged", "constant", "too few effective draws", "not finite", "short")
+GOOD = "nothing to object: R-hat at most 1.05, chains of at least 50 tau_int, 20 effective draws"
+FAR_SIGMA = 5
+IN_TABLE = ("log_z", "log_z_error", "log_z_exact", "log_z_sigma", "energy_exact")  # no need to say it twice
+
+
+def table(results: Results) -> list[str]:
+    """One line an observable and beta, all numbers; exact values beside those that have one."""
+    names = _names(results)
+    if not names:
+        return ["no draws yet"]
+    lines = [f"{'beta':>10}  {'observable':<18}{'mean':>14}{'error':>10}{'tau_int':>9}{'n_eff':>9}{'R-hat':>9}"]
+    for b, beta in enumerate(results.betas):
+        for name in names:
+            e = results.observables[name][b]
+            cells = _cell(e.mean, 14, ".7g") + _cell(e.error, 10, ".2g") + _cell(e.tau_int, 9, ".3g")
+            cells += _cell(e.n_eff, 9, ".4g" if e.n_eff < 1000 else ".7g" if e.n_eff > 1e7 else ".0f")
+            cells += _cell(e.r_hat, 9, ".4f" if e.r_hat < 10 else ".3g")
+            mark = "" if e.status == "ok" else f"  {e.status}"
+            lines.append(f"{beta:>10.6g}  {name:<18}{cells}{mark}{_beside_exact(results, name, b)}")
+    return lines
+
+
+def short_table(results: Results) -> list[str]:
+    """One line a beta: energy, |m| and ln Z, the longest tau_int, the largest R-hat and the gravest status."""
+    names = [name for name in IN_SHORT if name in results.observables]
+    if not names:
+        return ["no draws yet"]
+    titles = {"abs_magnetization": "<|m|>", "log_z": "ln Z"}
+    lines = [f"{'beta':>10}" + "".join(f"{titles.get(name, name):>14}{'error':>10}" for name in names)
+             + f"{'tau_int':>9}{'R-hat':>9}"]  # fmt: skip
+    for b, beta in enumerate(results.betas):
+        row = [results.observables[name][b] for name in names]
+        every = [estimates[b] for estimates in results.observables.values()]
+        tau = max((e.tau_int for e in every if not math.isnan(e.tau_int)), default=math.nan)
+        r_hat = max((e.r_hat for e in every if not math.isnan(e.r_hat)), default=math.nan)
+        cells = "".join(_cell(e.mean, 14, ".7g") + _cell(e.error, 10, ".2g") for e in row)
+        cells += _cell(tau, 9, ".3g") + _cell(r_hat, 9, ".4f" if r_hat < 10 else ".3g")
+        status = next((s for s in GRAVEST_FIRST if any(e.status == s for e in every)), "")
+        lines.append(f"{beta:>10.6g}{cells}{'  ' + status if status else ''}")
+    return lines
+
+
+def verdict(results: Results) -> list[str]:
+    """What a reader must know before trusting the errors: one line for each kind of trouble, the gravest first."""
+    if not _names(results):
+        return []
+    lines = []
+    for status in GRAVEST_FIRST:
+        found = [(name, b, estimates[b]) for name, estimates in results.observables.items()
+                 for b in range(len(results.betas)) if estimates[b].status == status]  # fmt: skip
+        if not found:
+            continue
+        names = [name for name in _names(results) if any(name == entry[0] for entry in found)]
+        betas = list(dict.fromkeys(f"{results.betas[b]:.6g}" for _, b, _ in found))
+        where = f" at beta {_some(betas)}" if len(results.betas) > 1 else ""
+        worst = max((e for _, _, e in found), key=_need)
+        lines.append(f"{status}: {_some(names)}{where}: {worst.advice}")
+    lines += _against_exact(results) + _dropped_modes(results)
+    return lines or [GOOD]
+
+
+def _against_exact(results: Results) -> list[str]:
+    """A line for each observable that is far from its exact value and claims to be good."""
+    lines = []
+    for name in _names(results):
+        exact = results.diagnostics.get(f"{name}_exact", [math.nan] * len(results.betas))
+        off = [(e.mean - exact[b]) / e.error if e.error > 0 and e.status == "ok" else 0.0
+               for b, e in enumerate(results.observables[name])]  # fmt: skip
+        betas = [f"{results.betas[b]:.6g}" for b in range(len(off)) if abs(off[b]) > FAR_SIGMA]
+        if betas:
+            lines.append(f"wrong: {name} at beta {_some(betas)} is more than {FAR_SIGMA} sigma off its exact value: "
+                         "states are missing that no error bar can see; train further, or use --mode pt")  # fmt: skip
+    return lines
+
+
+def _dropped_modes(results: Results) -> list[str]:
+    """A line when states of a Monte Carlo chain find the sampler far worse than its own draws do."""
+    ess, ess_mc = (np.array(results.diagnostics.get(name, []), ndmin=1) for name in ("ess", "ess_mc"))
+    if ess.shape != ess_mc.shape or not (ess_mc < 0.5 * ess).any():
+        return []
+    worst = int(np.nanargmin(ess_mc / ess))
+    return [f"dropped modes: ESS is {ess[worst]:.3f} on the sampler's own draws but {ess_mc[worst]:.3f} on Monte Carlo "
+            f"states at beta {results.betas[worst]:.6g}: train further, or mix with sweeps (local=1)"]  # fmt: skip
+
+
+def diagnostics(results: Results) -> list[str]:
+    """Names and numbers, one for each beta, without those that are not known or stand in the table."""
+    lines = []
+    for name, value in results.diagnostics.items():
+        numbers = np.atleast_1d(np.asarray(value, np.float64))
+        if np.isnan(numbers).all() or (name in IN_TABLE and len(results.betas) == 1):
+            continue
+        entries = [f"{number:.6g}" for number in numbers]
+        lines.append(f"{name:>20}  {' '.join(entries[:8])}{' ...' if len(entries) > 8 else ''}")
+    return lines
+
+
+def _names(results: Results) -> list[str]:
+    known = [name for name in ORDER if name in results.observables]
+    return known + [name for name in results.observables if name not in ORDER]
+
+
+def _need(estimate: Estimate) -> tuple[float, float]:
+    """How bad it is: by R-hat where the chains disagree, else by how long they would have to be."""
+    disagreement = estimate.r_hat if estimate.r_hat > R_HAT_LIMIT else 0.0
+    return disagreement, 0.0 if math.isnan(estimate.tau_int) else estimate.tau_int
+
+
+def _some(words: list[str]) -> str:
+    return ", ".join(words[:4]) + (f" and {len(words) - 4} more" if len(words) > 4 else "")
+
+
+def _beside_exact(results: Results, name: str, b: int) -> str:
+    """The exact value of an observable, and how far off the estimate is in units of its error."""
+    exact = results.diagnostics.get(f"{name}_exact", [])
+    if b >= len(exact) or math.isnan(exact[b]):
+        return ""
+    e = results.observables[name][b]
+    off = f" ({(e.mean - exact[b]) / e.error:+.1f} sigma)" if e.error > 0 else ""
+    return f"  exact {exact[b]:.7g}{off}"
+
+
+def _cell(value: Any, width: int, form: str) -> str:
+    return f" {'-' if math.isnan(value) else format(value, form):>{width - 1}}"
