@@ -2,9 +2,9 @@
 
     python benchmarks/main_job.py --L 8 16 --seeds 1 2 3
 
-One row a run: CPU seconds of training, ESS of the proposals, ess_mc (the same judged on Wolff states), the prior's own
-ESS, acceptance, tau_int of the energy, its deviation from the exact value in errors; then the row of a Wolff chain of
-as many draws, with its CPU seconds. Medians at the end.
+One row a run: CPU seconds of training and sampling, ESS of the proposals, ess_mc (the same judged on Wolff states),
+the prior's own ESS, acceptance, tau_int of the energy, its deviation from the exact value in errors; then the row of
+a Wolff chain of as many draws. Medians at the end.
 """
 
 import argparse
@@ -52,11 +52,12 @@ def main() -> None:
                 out = str(Path(folder) / "neural.h5")
                 found.append(run("--mode", "nmcmc", *common, *options.settings, "--check", "--out", out))
                 row(f"L={L} nmcmc seed {seed}", found[-1])
-                row(f"L={L} wolff seed {seed}", run("--mode", "wolff", *common, "--out", str(Path(folder) / "wolff.h5")))
+                classical = run("--mode", "wolff", *common, "--out", str(Path(folder) / "wolff.h5"))
+                row(f"L={L} wolff seed {seed}", classical)
         ess, ess_mc = ([f["diagnostics"][key] for f in found] for key in ("ess", "ess_mc"))
         train = [f["seconds"]["train"] for f in found]
-        print(f"L={L}: median ESS {statistics.median(ess):.3f}, worst {min(ess):.3f}; worst ess_mc {min(ess_mc):.3f}; "
-              f"training {statistics.median(train):.0f} CPU s, worst {max(train):.0f}")  # fmt: skip
+        print(f"L={L}: ESS median {statistics.median(ess):.3f}, worst {min(ess):.3f}, worst ess_mc {min(ess_mc):.3f}")
+        print(f"L={L}: training median {statistics.median(train):.0f} CPU s, worst {max(train):.0f}")
 
 
 if __name__ == "__main__":

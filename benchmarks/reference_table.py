@@ -1,4 +1,4 @@
-"""Energies and ln Z of the exactly known instances, by parallel tempering and by the neural modes, against their errors.
+"""Energies and ln Z of exactly known instances by parallel tempering and the neural modes, against their errors.
 
     python benchmarks/reference_table.py pt       every instance with N <= 144, every beta
     python benchmarks/reference_table.py neural   4x4 to 8x8, SK N <= 24, 3D L = 3 and open L = 4, beta = 0.6 and 0.9
@@ -73,7 +73,8 @@ def neural(record: dict, folder: Path, draws: int, extra: list[str]) -> list[tup
             z_log, relative_log = score(row["log_z"], value["lnZ"])
             ess, prior = diagnostics["ess"], diagnostics["prior_ess"]
             train = result["seconds"]["train"]
-            rows.append((record["name"], mode, value["beta"], z_energy, relative, z_log, relative_log, ess, prior, train))
+            found = (z_energy, relative, z_log, relative_log, ess, prior, train)
+            rows.append((record["name"], mode, value["beta"], *found))
     return rows
 
 
@@ -113,7 +114,8 @@ def main() -> None:
     else:
         worst_z = max(max(abs(r[3]), abs(r[5])) for r in rows)
         worst_error = max(max(r[4], r[6]) for r in rows)
-        print(f"largest training time {max(r[9] for r in rows):.0f} CPU s, smallest ESS {min(r[7] for r in rows):.3f}")
+        slowest, smallest = max(row[9] for row in rows), min(row[7] for row in rows)
+        print(f"largest training time {slowest:.0f} CPU s, smallest ESS {smallest:.3f}")
     print(f"{len(rows)} rows: largest |z| {worst_z:.2f}, largest relative error {worst_error:.2g}")
 
 

@@ -31,7 +31,9 @@ SHARE_OF_CHECK = 0.2  # of the time of the run
 
 def check_before_work(work: Run) -> None:
     """Resolve the settings of the samplers into work.plan; UserError for what cannot be done."""
+    clock = time.process_time()
     work.plan = neural.make_plan(work.target, work.mode, work.given, work.options)
+    work.seconds["build"] += time.process_time() - clock
     if not trains(work):
         return
     if work.options.checkpoint is not None and len(work.target.betas) > 1:

@@ -22,7 +22,8 @@ from cli.output import Screen, Stopper
 from cli.results import analyse, as_json, opened, store
 from cli.settings import CLASSICAL, NEURAL, SETTINGS
 from cli.tables import diagnostics, short_table, table, verdict
-from mc.chain import ChainError, ChainWriter, create_chain, resume_chain
+from mc.chain import Chain, ChainError, ChainWriter, create_chain, resume_chain
+from mc.chain_lock import WriterLock, writable_target
 from mc.record import record
 from mc.simulate import Driver, LocalDriver
 from mc.tempering import TemperingDriver
@@ -62,7 +63,7 @@ def run(command: str, target: Target, mode: str, given: dict[str, Any], options:
     idle = [f"{key}=" for key in given if key not in settings] + options.idle(mode)
     options = options.resolved(mode)
     out = options.out or default_out(target, mode)
-    every = spins_every(target, settings["spins.every"], options, out)
+    every = spins_every(target, settings["spins.every"], options, chain_there(out))
     screen = Screen(options.quiet)
     work = Run(command, target, mode, given, settings, options, screen, out, every, began)
     driver = check_before_work(work)
@@ -78,20 +79,26 @@ def run(command: str, target: Target, mode: str, given: dict[str, Any], options:
         return finish(work, writer, stop)
 
 
-def spins_every(target: Target, given: int | None, options: Options, out: Path) -> int:
-    """How often spins are kept: as asked, else as in the file that will be extended, else so that they fit a disk.
+def chain_there(out: Path) -> Chain | None:
+    """The chain file at `out`, if any; UserError when it is none, is being written, or none can be made there."""
+    try:
+        WriterLock(writable_target(out)).release()
+    except ChainError as error:
+        raise UserError(str(error)) from None
+    if not os.path.exists(out):
+        return None
+    try:
+        return opened(out)
+    except UserError as error:  # not replaced even by --restart
+        raise UserError(f"{error}; remove it, or use another --out") from None
 
-    Also the first look at a file that is there: UserError when it is no chain file, even where it is to be replaced.
-    """
-    if os.path.exists(out):
-        try:
-            there = opened(out)
-        except UserError as error:
-            raise UserError(f"{error}; remove it, or use another --out") from None
-        if given is None and not options.restart:
-            return there.config.get("settings", {}).get("spins.every", 1)
+
+def spins_every(target: Target, given: int | None, options: Options, there: Chain | None) -> int:
+    """How often spins are kept: as asked, else as in the file that will be extended, else so that they fit a disk."""
     if given is not None:
         return given
+    if there is not None and not options.restart:
+        return there.config.get("settings", {}).get("spins.every", 1)
     total = target.hamiltonian.n_spins * len(target.betas) * options.chains * max(options.draws, 1)
     return max(1, math.ceil(total / MOST_SPINS))
 

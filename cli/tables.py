@@ -83,8 +83,10 @@ def _against_exact(results: Results) -> list[str]:
                for b, e in enumerate(results.observables[name])]  # fmt: skip
         betas = [f"{results.betas[b]:.6g}" for b in range(len(off)) if abs(off[b]) > FAR_SIGMA]
         if betas:
-            lines.append(f"wrong: {name} at beta {_some(betas)} is more than {FAR_SIGMA} sigma off its exact value: "
-                         "states are missing that no error bar can see; train further, or use --mode pt")  # fmt: skip
+            advice = "states are missing that no error bar can see; run longer, train further, or use --mode pt"
+            lines.append(
+                f"wrong: {name} at beta {_some(betas)} is over {FAR_SIGMA} sigma off its exact value: {advice}"
+            )
     return lines
 
 
@@ -94,8 +96,9 @@ def _dropped_modes(results: Results) -> list[str]:
     if ess.shape != ess_mc.shape or not (ess_mc < 0.5 * ess).any():
         return []
     worst = int(np.nanargmin(ess_mc / ess))
-    return [f"dropped modes: ESS is {ess[worst]:.3f} on the sampler's own draws but {ess_mc[worst]:.3f} on Monte Carlo "
-            f"states at beta {results.betas[worst]:.6g}: train further, or mix with sweeps (local=1)"]  # fmt: skip
+    found = f"{ess[worst]:.3f} on the sampler's own draws but {ess_mc[worst]:.3f} on Monte Carlo states"
+    advice = "train further, or mix with sweeps (local=1)"
+    return [f"dropped modes: ESS is {found} at beta {results.betas[worst]:.6g}: {advice}"]
 
 
 def diagnostics(results: Results) -> list[str]:

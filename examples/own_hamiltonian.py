@@ -27,8 +27,8 @@ beta, J, K = 0.35, 1.0, 0.3
 
 lattice = mc.Lattice((L, L), (True, True))
 y, x = lattice.coordinates.T
-corner = [lattice.site(np.stack([(y + dy) % L, (x + dx) % L], axis=-1)) for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1))]
-plaquettes = np.stack(corner, axis=1)
+corners = ((0, 0), (0, 1), (1, 0), (1, 1))
+plaquettes = np.stack([lattice.site(np.stack([(y + b) % L, (x + a) % L], axis=-1)) for b, a in corners], axis=1)
 hamiltonian = mc.Hamiltonian(
     lattice.n_sites,
     [(lattice.bonds, np.full(len(lattice.bonds), J)), (plaquettes, np.full(len(plaquettes), K))],

@@ -240,4 +240,5 @@ class Hamiltonian:
         """The Hamiltonian after relabelling site i as permutation[i]."""
         permutation = np.asarray(permutation)
         moved = [(permutation[sites], couplings) for sites, couplings in self.interactions.values()]
-        return Hamiltonian(self.n_spins, moved, self.constant, self.lattice, energy_unit=self.energy_unit)
+        units = {"energy_unit": self.energy_unit, "k_B": self.k_B}
+        return Hamiltonian(self.n_spins, moved, self.constant, self.lattice, **units)

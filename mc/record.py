@@ -34,7 +34,7 @@ def record(
     A chain with a stored state goes on from it; a new one is warmed up first, `warmup` sweeps in parts whose sizes do
     not depend on the time they take. A state is committed with the draws it belongs to. stop() is asked before each
     part and block. report(draws so far) after each block. A commit that fails is told to warn() and tried again with
-    the next; ChainError when the last one does not succeed for ten minutes.
+    the next; ChainError when the last one does not succeed for ten minutes, or for a state of another sampler.
     """
     began = time.monotonic()
 
@@ -47,7 +47,11 @@ def record(
 
     state = writer.state()
     if state:
-        driver.restore(state)
+        try:
+            driver.restore(state)
+        except ValueError as error:
+            why = f"{writer.path} was left by another sampler ({error})"
+            raise ChainError(f"{why}; use --restart or another --out") from error
     warmed_up = int(state.get("warmed_up", warmup)) if state else 0
     drawn = writer.committed_draws
     start = (warmed_up, drawn)

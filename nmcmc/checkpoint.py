@@ -89,6 +89,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path}: no such file")
     try:
+        if zipfile.ZipFile(path).testzip() is not None:  # torch does not look at the checksums
+            raise zipfile.BadZipFile("a checksum does not match")
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != FORMAT:
             raise KeyError(content["format"])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mc.simulate import Block, kept_draws
+from mc.simulate import Block, checked_state, kept_draws
 from nmcmc.proposals import ProposalStream
 from nmcmc.sampler import Proposal
 
@@ -44,4 +44,5 @@ class ImportanceDriver:
         return {"draw": np.array(self._draw, np.int64)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        self._draw = int(state["draw"])
+        """Continue from `state()`; ValueError when it belongs to something else."""
+        self._draw = int(checked_state(state, self.state())["draw"])

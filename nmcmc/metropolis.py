@@ -13,7 +13,7 @@ import numpy as np
 
 from mc.kernels import metropolis
 from mc.kernels.independence import independence_steps
-from mc.simulate import Block, kept_draws, kernel_model, replica_streams
+from mc.simulate import Block, checked_state, kept_draws, kernel_model, replica_streams
 from nmcmc.proposals import ProposalBatch, ProposalStream
 from nmcmc.sampler import Proposal
 
@@ -72,8 +72,10 @@ class NeuralDriver:
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        self._spins, self._streams = state["spins"].astype(np.int8), state["streams"].astype(np.uint64)
-        self._energy, self._log_q, self._log_weight = (state[n].copy() for n in ("energy", "log_q", "log_weight"))
+        """Continue from `state()` of a driver with the same arguments; ValueError when shapes differ."""
+        state = checked_state(state, self.state())
+        self._spins, self._streams = state["spins"], state["streams"]
+        self._energy, self._log_q, self._log_weight = (state[n] for n in ("energy", "log_q", "log_weight"))
         self._step, self._draw = int(state["step"]), int(state["draw"])
 
     def _advance(self, n: int) -> dict[str, np.ndarray]:

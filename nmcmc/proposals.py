@@ -9,6 +9,7 @@ import torch
 
 from nmcmc.sampler import Proposal
 
+PROPOSALS = 3  # this use of a seed; 0 to 2 are the streams of the drivers
 BATCH = 512  # states drawn at once, over all chains: large enough for the matrix products, small enough for a cache
 
 
@@ -53,7 +54,8 @@ class ProposalStream:
 
     def _draw(self, number: int) -> ProposalBatch:
         seed, beta_index = self._seed
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(beta_index, number))))
+        words = np.random.SeedSequence(seed, spawn_key=(PROPOSALS, beta_index, number))
+        rng = np.random.Generator(np.random.PCG64(words))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         shape = (self.n_chains, self.draws_a_batch)
         spins, log_q = self.proposal.sample(self.n_chains * self.draws_a_batch, generator)

@@ -29,7 +29,7 @@ class Tokens:
     lattice: Lattice | None = None
 
     def __post_init__(self):
-        sites = np.ascontiguousarray(self.sites, dtype=np.int64)
+        sites = np.array(self.sites, dtype=np.int64)
         if sites.ndim != 2 or not np.array_equal(np.sort(sites, axis=None), np.arange(sites.size)):
             raise ValueError("tokens: sites must name every spin once, shape (n_tokens, k)")
         if sites.shape[1] > MAX_SPINS_A_TOKEN:

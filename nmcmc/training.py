@@ -85,6 +85,8 @@ def validate(sampler: AutoregressiveSampler, n: int, seed: int) -> tuple[float, 
     generator = torch.Generator().manual_seed(seed)
     spins, log_q = sampler.sample(n, generator)
     log_weight = -sampler.beta * sampler.hamiltonian.energy(spins) - log_q
+    if not np.isfinite(log_weight).all():
+        raise FloatingPointError("training: log q is not finite; use a smaller train.lr=")
     return float(-log_weight.mean()), float(effective_sample_size(log_weight))
 
 

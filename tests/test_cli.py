@@ -300,6 +300,22 @@ def test_draws_wait_in_memory_for_a_disk_that_takes_them(nmcmc, monkeypatch):
     assert run.err.count("\n") == 1
 
 
+def test_a_state_of_another_sampler_is_refused(nmcmc, monkeypatch):
+    words = ("run", "--mode", "metropolis", "ising", "L=4", "--warmup", 5, "--out", "run.h5")
+    nmcmc(*words, "--draws", 10)
+
+    def restore(self, state):
+        raise ValueError("state: streams is missing")
+
+    monkeypatch.setattr("mc.simulate.LocalDriver.restore", restore)
+    monkeypatch.setattr("cli.run.compile_driver", lambda driver: None)
+    refused = nmcmc(*words, "--draws", 20, code=1)
+    assert refused.err == (
+        "nmcmc: run.h5 was left by another sampler (state: streams is missing); use --restart or another --out\n"
+    )
+    assert open_chain("run.h5").n_draws == 10
+
+
 # --- trained samplers ----------------------------------------------------------------------------------------------
 
 
@@ -565,7 +581,7 @@ def test_the_verdict_names_what_no_error_bar_shows():
     good = Estimate(1.0, 0.1, 0.5, 0.1, 100.0, 1.0, 100)
     found = results.Results(np.array([0.1, 0.2]), {"log_z": [good, good]}, {"log_z_exact": [1.3, 1.6]})
     (line,) = tables.verdict(found)
-    assert line.startswith("wrong: log_z at beta 0.2 is more than 5 sigma off its exact value")
+    assert line.startswith("wrong: log_z at beta 0.2 is over 5 sigma off its exact value")
     found = results.Results(np.array([0.1]), {"log_z": [good]}, {"ess": [0.9], "ess_mc": [0.1]})
     (line,) = tables.verdict(found)
     assert line.startswith("dropped modes: ESS is 0.900 on the sampler's own draws but 0.100 on Monte Carlo states")

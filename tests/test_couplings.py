@@ -409,7 +409,6 @@ def test_a_log_q_that_is_not_finite_is_an_error():
 
 
 # Bug: `restore` checks nothing, against the contract of mc.simulate.Driver.
-@pytest.mark.xfail(strict=True, reason="restore takes the state of another simulation")
 def test_the_state_of_another_simulation_is_refused():
     state = NeuralDriver(proposals("product law, p-spin"), 3).state()
     with pytest.raises(ValueError, match="spins"):

@@ -305,7 +305,6 @@ def test_all_128_symmetries_of_the_4x4_torus_are_dealt_equally_often():
 
 
 # Bug: Hamiltonian.permuted does not hand on k_B, which enters the fingerprint.
-@pytest.mark.xfail(strict=True, reason="Hamiltonian.permuted drops k_B")
 def test_symmetries_are_found_in_electron_volts_too():
     torus = mc.models.ising(L=4)
     physical = mc.Hamiltonian(16, torus.interactions, 0.0, torus.lattice, energy_unit="eV", k_B=8.617330e-5)

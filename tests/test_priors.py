@@ -38,12 +38,6 @@ SHAPES = {
 LATTICE_CASES = [(model, shape) for model in MODELS for shape in SHAPES]
 
 
-def breaks(shape):
-    """Whether a row has several patches of several spins."""
-    sizes, (rows, columns) = SHAPES[shape]
-    return sizes.get("Lx", sizes.get("L")) > columns and rows * columns > 1
-
-
 GRAPHS = {
     "SK": (lambda: mc.models.sk(N=12, h=0.2, seed=1), (4,)),
     "p-spin": (lambda: mc.models.pspin(N=9, p=3, seed=2), (3,)),
@@ -52,14 +46,8 @@ GRAPHS = {
 }
 
 
-# Bug: LookaheadPrior.patch_logits closes the row's messages anew at every call for the second patch of a row, so the
-# second spin of that patch fails (IndexError, or a wrong gather).
-CLOSED_TWICE = pytest.mark.xfail(strict=True, reason="messages of a row are closed once more at every spin")
 SPIN_CASES = [
-    pytest.param(*case, name, marks=CLOSED_TWICE if name == "lookahead" and breaks(case[1]) else ())
-    for case in LATTICE_CASES
-    for name in PRIORS
-    if case[0] in ("torus", "open glass")
+    pytest.param(*case, name) for case in LATTICE_CASES for name in PRIORS if case[0] in ("torus", "open glass")
 ]
 
 
@@ -165,6 +153,13 @@ ONE_ROW = {
     "open strip, 3x1": (lambda: mc.models.ising(Lx=4, Ly=3, boundary="open", h=0.1), (3, 1)),
     "torus of one patch row, 3x2": (lambda: mc.models.ea2d(Lx=4, Ly=3, J="gaussian", h="gauss:0.2", seed=4), (3, 2)),
     "one patch": (lambda: mc.models.ea2d(L=3, J="gaussian", h="gauss:0.2", seed=5), (3, 3)),
+    # Patches as wide as an open lattice, and below them the two rows that the guess sums out exactly.
+    "two wide patches, 2x3": (
+        lambda: mc.models.ea2d(Lx=3, Ly=4, J="gaussian", h="gauss:0.7", boundary="open", seed=6), (2, 3),
+    ),
+    "three wide patches, 1x4": (
+        lambda: mc.models.ea2d(Lx=4, Ly=3, J="gaussian", h="gauss:0.7", boundary="open", seed=7), (1, 4),
+    ),
 }  # fmt: skip
 
 
@@ -264,13 +259,8 @@ def test_priors_stay_finite_from_infinite_to_low_temperature(name, beta):
     check_finite(mc.models.ea2d(L=8, J="gaussian", h="gauss:1", seed=1), (4, 2), name, beta)
 
 
-# Bug: closure and left_bond of strip_tables are exp(beta sum J s t), unscaled, and overflow float32 from
-# beta r = 44 on (r rows a patch); the messages then are NaN.
-OVERFLOW = pytest.mark.xfail(strict=True, reason="strip tables overflow float32 at low temperature")
-
-
 @pytest.mark.parametrize("patch", [(2, 4), (4, 2)])
-@pytest.mark.parametrize("name", ["none", "local", pytest.param("lookahead", marks=OVERFLOW)])
+@pytest.mark.parametrize("name", PRIORS)
 def test_priors_stay_finite_at_beta_40(name, patch):
     check_finite(mc.models.ising(L=8), patch, name, 40.0)
 

@@ -38,7 +38,7 @@ def check(estimate, exact):
 def test_tempering_reproduces_exact_energies_at_every_beta(name, tmp_path, capsys, monkeypatch):
     values = RECORDS[name]["values"]
     betas = sorted({0.1, 0.3, 0.45, 0.75, 1.2, 1.6} | {value["beta"] for value in values})
-    words = [*model(name), "beta=" + ",".join(map(str, betas)), "--mode", "pt", "--draws", 10_000, "--rng-seed", 3]
+    words = [*model(name), "beta=" + ",".join(map(str, betas)), "--mode", "pt", "--draws", 10_000]
     result = run(capsys, monkeypatch, *words, "--out", tmp_path / "pt.h5")
     rows = {row["beta"]: row for row in result["results"]}
     assert values
@@ -52,8 +52,8 @@ def test_tempering_reproduces_exact_energies_at_every_beta(name, tmp_path, capsy
 def test_neural_modes_reproduce_exact_energies_and_log_z(name, beta, tmp_path, capsys, monkeypatch):
     exact = next(value for value in RECORDS[name]["values"] if value["beta"] == beta)
     for mode in ("nis", "nmcmc"):
-        words = [*model(name), f"beta={beta}", "train.steps=100", "train.batch=128", "--mode", mode, "--draws", 10_000]
-        result = run(capsys, monkeypatch, *words, "--out", tmp_path / f"{mode}.h5")
+        words = [*model(name), f"beta={beta}", "train.steps=100", "train.batch=128", "--draws", 10_000]
+        result = run(capsys, monkeypatch, *words, "--mode", mode, "--out", tmp_path / f"{mode}.h5")
         check(result["results"][0]["energy"], exact["U"])
         check(result["results"][0]["log_z"], exact["lnZ"])
         assert result["diagnostics"]["rescore_error"] < 1e-3

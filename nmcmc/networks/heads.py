@@ -49,7 +49,7 @@ class TreeHead:
         return levels[::-1]
 
     def _children(self, log_weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of both children of every node, each (..., V - 1), relative to the largest leaf: those of -1, of +1."""
+        """Weights of the children of every node, relative to the largest leaf: of -1 and of +1, each (..., V - 1)."""
         minus = log_weights.new_empty(*log_weights.shape[:-1], self.n_outputs)
         plus = torch.empty_like(minus)
         for level, weights in enumerate(self._levels(log_weights)):
@@ -98,11 +98,14 @@ class TreeHead:
         minus, plus = (weights.clamp_min_(SMALLEST) for weights in self._children(prior))
         label_minus, label_plus = self._children(label)
         everything = label_minus[..., :1] + label_plus[..., :1]  # the children of node 0
-        return _NodeCrossEntropy.apply(outputs, minus, plus, label_minus.div_(everything), label_plus.div_(everything))
+        label_minus.div_(everything)
+        return _NodeCrossEntropy.apply(outputs, minus, plus, label_minus, label_plus.div_(everything))
 
 
 class _NodeCrossEntropy(torch.autograd.Function):
-    """sum over nodes of (l- + l+) ln[(w- + w+ e^o) / (w- + w+)] - l+ o; gradient (l- + l+) w+ e^o / (w- + w+ e^o) - l+.
+    """sum over nodes of (l- + l+) ln[(w- + w+ e^o) / (w- + w+)] - l+ o.
+
+    Its gradient is (l- + l+) w+ e^o / (w- + w+ e^o) - l+.
 
     o: the network's part of the node's log-odds; w, l: weights of the node's children under the prior and the label.
     Written out because the generic graph keeps five arrays and reads each twice; in weights rather than chances,
@@ -153,7 +156,8 @@ class SoftmaxHead:
         log_q = torch.log_softmax((prior + outputs).double(), -1)
         cumulative = log_q.exp().cumsum(-1)
         target = uniform[:, :1] * cumulative[:, -1:]
-        token = torch.searchsorted(cumulative, target, right=True)
+        # Weights that are not finite would point behind the last value; training and sampling then say so.
+        token = torch.searchsorted(cumulative, target, right=True).clamp_max_(cumulative.shape[-1] - 1)
         return token[:, 0], log_q.gather(1, token)[:, 0]
 
     def log_prob(self, prior: Tensor, outputs: Tensor, tokens: Tensor) -> Tensor:

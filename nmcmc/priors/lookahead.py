@@ -78,9 +78,9 @@ class LookaheadPrior(Prior):
             return self._add_both(logits, messages[1])
         if column == 1:
             closed = self.left_of[bits_value(state.rows[self.sites[j - 1]].T)]
-            state.notes["messages"] = close_row(state.notes["messages"], closed)
+            state.notes["closed"] = close_row(state.notes["messages"], closed)
         if column + 1 < self.columns:
-            logits.addmm_(state.notes["messages"][column + 1], self.spread_right)
+            logits.addmm_(state.notes["closed"][column + 1], self.spread_right)
         return logits
 
     def patch_logits_of(self, spins: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class LookaheadPrior(Prior):
         found = [message.clamp_min(SMALLEST).log_()]
         for c in range(self.columns - 1, 0, -1):
             kernel = self.kernel[index[:, c]]  # (R', batch, left, right)
-            message = left_bond[:, c, None] @ (kernel @ message)
+            message = (left_bond[:, c, None] @ (kernel @ message)).clamp_min_(SMALLEST)
             message = message / message.amax((-2, -1), keepdim=True)
             found.append(message.clamp_min(SMALLEST).log_())
         # found[0] belongs to column C (a row's end), found[-1] to column 1.
@@ -202,13 +202,13 @@ def strip_tables(hamiltonian: Hamiltonian, tokens: Tokens, beta: float) -> Strip
                 under_sites[R, C] = grid[0, span]
                 under = (row_states * coupling(under_sites[R, C], bottom[span])) @ patch[:, -1].T
             if C > 0:
-                left_bond[R, C] = np.exp(_column_bonds(grid, coupling, R * r, r, C * c - 1, C * c, column_states))
+                left_bond[R, C] = _column_bonds(grid, coupling, R * r, r, C * c - 1, C * c, column_states)
             log_weight = (base + below[R * columns + C])[None, None] + above[:, None] + under[None, :]
             kernels.append(_fold(log_weight.reshape(-1, len(base)), left_of, right_of, 2**r))
             offset[R, C], stride[R, C] = filled, len(under)
             filled += len(kernels[-1])
         if periodic_x and columns > 1:
-            closure[R] = np.exp(_column_bonds(grid, coupling, R * r, r, width - 1, 0, column_states))
+            closure[R] = _column_bonds(grid, coupling, R * r, r, width - 1, 0, column_states)
     single = np.float32
     return StripTables(
         rows, columns, below.astype(single), np.concatenate(kernels).astype(single), left_bond.astype(single),
@@ -243,9 +243,10 @@ def _bond_lookup(hamiltonian: Hamiltonian, beta: float):
 
 
 def _column_bonds(grid, coupling, top: int, r: int, x_left: int, x_right: int, states: np.ndarray) -> np.ndarray:
-    """beta sum_y J s_y t_y between two columns of a patch row, (2^r, 2^r) over their states."""
+    """exp(beta sum_y J s_y t_y) between two columns of a patch row, (2^r, 2^r) over their states, at most 1."""
     rows = slice(top, top + r)
-    return (states * coupling(grid[rows, x_left], grid[rows, x_right])) @ states.T
+    log_weight = (states * coupling(grid[rows, x_left], grid[rows, x_right])) @ states.T
+    return np.exp(log_weight - log_weight.max())
 
 
 def _free_lattice_below(grid, coupling, fields, y: int, span: slice) -> np.ndarray:
