@@ -3,14 +3,15 @@
     python benchmarks/kill_test.py --kills 20
 
 Two cases, each killed that often: Neural MCMC with its training, and parallel tempering. A run is killed and called
-again in the same folder until it ends by itself; then it is compared, bit for bit, with one that was left alone, and
-the next begins in a new folder.
+again in the same folder, five times or until it ends by itself; it is compared, bit for bit, with one that was left
+alone, and the next begins in a new folder.
 """
 
 import argparse
 import collections
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ CASES = {
     "nmcmc": ("--mode", "nmcmc", "ising", "L=8", "train.steps=50", "--draws", "2000"),
     "pt": ("--mode", "pt", "ea3d", "L=4", "beta=0.2:1.2:8", "--draws", "8000", "spins.every=20"),
 }
+KILLS_A_RUN = 5
 BEFORE_IT_WRITES = 0.15  # share of the kills that come while the process still starts
 TIMEOUT = 300.0
 
@@ -122,21 +124,29 @@ def assert_same(folder: Path, reference: Path) -> None:
 
 
 def kill_often(words: tuple[str, ...], kills: int, seed: int, root: Path) -> collections.Counter:
-    """Kill a run `kills` times in all; how many kills fell into which phase, and how many runs were compared."""
+    """Kill a run `kills` times in all; how many kills fell into which phase, and how many runs were compared.
+
+    Every second run finds the trained sampler, so that sampling gets its share of the kills.
+    """
     instants = random.Random(seed)
-    reference = root / "reference"
+    reference, again = root / "reference", root / "again"
     reference.mkdir()
-    startup, work = left_alone(words, reference)
+    pace = [left_alone(words, reference)]
+    weights = list(reference.glob("*.pt"))
+    if weights:
+        pace.append(left_alone(words, begin(again, weights)))
+        assert_same(again, reference)
     counts: collections.Counter = collections.Counter()
     left, number = kills, 0
     while left > 0:
+        trained = number % len(pace)
+        folder = begin(root / str(number), weights if trained else [])
+        startup, work = pace[trained]
         number += 1
-        folder = root / str(number)
-        folder.mkdir()
-        draws = 0
+        draws, here = 0, min(left, KILLS_A_RUN)
         while True:
             early, late = None, TIMEOUT
-            if left > 0:
+            if here > 0:
                 early = instants.uniform(0.0, startup) if instants.random() < BEFORE_IT_WRITES else None
                 late = instants.uniform(0.0, work)
             if run_until(words, folder, early, late) is not None:
@@ -145,10 +155,18 @@ def kill_often(words: tuple[str, ...], kills: int, seed: int, root: Path) -> col
             assert now >= draws, f"{draws} draws were committed, {now} are left"
             draws = now
             counts[phase] += 1
-            left -= 1
+            left, here = left - 1, here - 1
         assert_same(folder, reference)
         counts["runs compared"] += 1
     return counts
+
+
+def begin(folder: Path, weights: list[Path]) -> Path:
+    """A new folder with copies of some checkpoints."""
+    folder.mkdir()
+    for path in weights:
+        shutil.copy(path, folder)
+    return folder
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("pt", "neural"))
     parser.add_argument("--only", default="")
-    parser.add_argument("--draws", type=int, default=50_000)
+    parser.add_argument("--draws", type=int, help="draws a chain; by default more for small systems")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("settings", nargs="*", help="settings for the neural runs, such as train.steps=300")
     options = parser.parse_intermixed_args()
@@ -99,10 +99,13 @@ def main() -> None:
     for record in records:
         if record["N"] > 144 or options.only not in record["name"] or not record["values"]:
             continue
+        # The relative width of the energy goes as 1/sqrt(N), and small systems are cheap: they get more draws.
         if options.what == "pt":
-            new = tempering(record, folder, options.draws)
+            draws = options.draws or min(200_000, max(80_000, 50_000 * 48**2 // record["N"] ** 2))
+            new = tempering(record, folder, draws)
         elif suits_neural(record):
-            new = neural(record, folder, options.draws, options.settings)
+            draws = options.draws or min(200_000, 12_500 * 64**2 // record["N"] ** 2)
+            new = neural(record, folder, draws, options.settings)
         else:
             continue
         rows += new

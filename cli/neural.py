@@ -24,7 +24,7 @@ from nmcmc.checkpoint import Checkpoint, CheckpointError, load_checkpoint, requi
 from nmcmc.objectives import OBJECTIVES
 from nmcmc.recipe import NetSettings, as_plain, build_sampler, default_steps, published, resolved
 from nmcmc.sampler import AutoregressiveSampler
-from nmcmc.training import Training, TrainSettings, train
+from nmcmc.training import Training, TrainSettings, sized, train
 
 NET_KEYS = {"patch": "patch", "prior": "prior", "net": "net", "net.width": "width", "net.layers": "layers",
             "net.heads": "heads", "net.head": "head"}  # fmt: skip
@@ -74,7 +74,8 @@ def make_plan(target: Target, mode: str, given: dict[str, Any], options: Options
         net, training = published(net, training)
     net = replace(net, **net_keys) if mode != "prior" else replace(net, **net_keys | {"net": "none"})
     train_keys = {field: given[key] for key, field in TRAIN_KEYS.items() if key in given}
-    training = replace(training, **({"steps": default_steps(target.hamiltonian.n_spins)} | train_keys))
+    n_spins = target.hamiltonian.n_spins
+    training = sized(replace(training, **({"steps": default_steps(n_spins)} | train_keys)), n_spins)
     try:
         net = resolved(target.hamiltonian, net)
         build_sampler(target.hamiltonian, target.betas[0], net)

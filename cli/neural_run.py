@@ -17,7 +17,7 @@ from cli.results import Results
 from mc.chain import ChainWriter
 from nmcmc.importance import ImportanceDriver
 from nmcmc.metropolis import NeuralDriver
-from nmcmc.proposals import BATCH, rescore_error
+from nmcmc.proposals import rescore_error
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.training import HISTORY, Training
 
@@ -134,7 +134,7 @@ def seconds_for_training(work: Run, writer: ChainWriter, stop: Stopper) -> float
         sampler = neural.build_sampler(work.target.hamiltonian, work.target.betas[0], plan.net).to(plan.device)
         steps = (options.draws - writer.committed_draws + options.warmup) * len(work.target.betas)
         states = max(steps * options.chains, 1)
-        needed += 1.3 * states * neural.seconds_a_state(sampler, min(states, BATCH))
+        needed += 1.3 * states * neural.seconds_a_state(sampler, min(states, sampler.max_batch))
         if work.settings.get("local"):
             needed += 1.3 * steps * seconds_of_local_sweeps(work, sampler)
     if options.check:
@@ -168,7 +168,7 @@ def training_table(trainings: list[Training], betas: np.ndarray) -> dict[str, np
 
 def checked_rescore_error(sampler: AutoregressiveSampler) -> float:
     """Rescoring difference on fresh draws; UserError when sampling and scoring are not the same law."""
-    error = rescore_error(sampler, 256, SEED_OF_RESCORE)
+    error = rescore_error(sampler, min(256, sampler.max_batch), SEED_OF_RESCORE)
     if not error <= WORST_RESCORE:
         raise UserError(
             f"log q of a state differs by {error:.2g} nats between sampling and scoring (at most {WORST_RESCORE} is "

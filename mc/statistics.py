@@ -23,6 +23,7 @@ import numpy as np
 
 WINDOW_S = 1.5  # Wolff's S: the assumed ratio of the exponential to the integrated time
 R_HAT_LIMIT = 1.05
+HOPELESS_R_HAT = 2.0  # beyond, the chains have hardly met, and no length can be read off them
 ENOUGH_TAU = 50  # a chain of fewer integrated times than this is called short
 
 Function = Callable[[dict[str, float]], float]
@@ -270,6 +271,8 @@ def _verdict(r_hat: float, tau: float, draws: int) -> tuple[str, str]:
     enough = ENOUGH_TAU * max(tau, 0.5)
     if math.isinf(r_hat):
         return "not converged", "the chains do not move but differ: use cluster moves or tempering"
+    if r_hat > HOPELESS_R_HAT:
+        return "not converged", "the chains sample different states: use cluster moves or tempering"
     if r_hat > R_HAT_LIMIT:
         # Halves whose means scatter by 2 tau / (draws/2) variances have R-hat^2 - 1 of that size, so
         # R-hat measures a tau too: that of the slow mode which the window of the Gamma method missed.

@@ -10,7 +10,7 @@ import torch
 from nmcmc.sampler import Proposal
 
 PROPOSALS = 3  # this use of a seed; 0 to 2 are the streams of the drivers
-BATCH = 512  # states drawn at once, over all chains: large enough for the matrix products, small enough for a cache
+BATCH = 512  # states drawn at once, over all chains, from a Proposal that does not say (max_batch) what suits it
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ProposalStream:
 
     def __init__(self, proposal: Proposal, n_chains: int, seed: int, beta_index: int):
         self.proposal, self.n_chains = proposal, n_chains
-        self.draws_a_batch = max(BATCH // n_chains, 1)
+        self.draws_a_batch = max(getattr(proposal, "max_batch", BATCH) // n_chains, 1)
         self._seed = (seed, beta_index)
         self._cached: tuple[int, ProposalBatch] | None = None
 

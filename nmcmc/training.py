@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,13 @@ class TrainSettings:
     """How a sampler is trained.
 
     objective: a name of `nmcmc.objectives`; sweeps, reuse: of soft-distillation. steps: weight updates.
-    batch: states a step. microbatch: states whose gradients are taken at once, so that memory does not grow with the
-        batch; None for about 2^14 spins, whose arrays stay in a processor's cache.
+    batch: states a step; None for 256, fewer beyond 16 x 16, where each state has more soft labels.
+    microbatch: states whose gradients are taken at once, so that memory does not grow with the batch; None for about
+        2^14 spins, whose arrays stay in a processor's cache.
     learning_rate: at its highest. schedule: "cosine" (after `warmup` steps, down to 3 % of the rate) or "constant".
     betas, weight_decay: of AdamW. clip: largest norm of a gradient.
-    validate_every: steps between validations on `validation_draws` states drawn from q with one fixed stream.
+    validate_every: steps between validations on `validation_draws` states drawn from q with one fixed stream; None
+        for 1024, fewer beyond 16 x 16.
     seed: of the training's random numbers.
     """
 
@@ -36,7 +38,7 @@ class TrainSettings:
     sweeps: int = 2
     reuse: int = 4
     steps: int = 500
-    batch: int = 256
+    batch: int | None = None
     microbatch: int | None = None
     learning_rate: float = 3e-3
     schedule: str = "cosine"
@@ -45,8 +47,18 @@ class TrainSettings:
     weight_decay: float = 0.01
     clip: float = 1.0
     validate_every: int = 50
-    validation_draws: int = 1024
+    validation_draws: int | None = None
     seed: int = 0
+
+
+def sized(settings: TrainSettings, n_spins: int) -> TrainSettings:
+    """The same settings with batch, microbatch and validation_draws spelled out for n_spins."""
+    return replace(
+        settings,
+        batch=settings.batch or max(8, min(256, 2**16 // n_spins)),
+        microbatch=settings.microbatch or max(4, 2**14 // n_spins),
+        validation_draws=settings.validation_draws or max(8, min(1024, 2**18 // n_spins)),
+    )
 
 
 @dataclass
@@ -98,12 +110,12 @@ def training_step(
     randomness: StepRandomness,
 ) -> float:
     """One weight update; returns the loss a state."""
+    settings = sized(settings, sampler.tokens.n_spins)
     batch = objective.batch(settings.batch, randomness)
-    size = settings.microbatch or max(4, 2**14 // sampler.tokens.n_spins)
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    for start in range(0, settings.batch, size):
-        loss = objective.loss(batch.part(slice(start, start + size))) / settings.batch
+    for start in range(0, settings.batch, settings.microbatch):
+        loss = objective.loss(batch.part(slice(start, start + settings.microbatch))) / settings.batch
         loss.backward()
         total += loss.item()
     if not math.isfinite(total):
@@ -132,7 +144,7 @@ def train(
     steps and time is used up faster. save(training) is called every `save_every` seconds, at the end and when
     stop() says so; report(training, steps) after each step.
     """
-    training = training or Training()
+    training, settings = training or Training(), sized(settings, sampler.tokens.n_spins)
     optimizer = make_optimizer(sampler, settings)
     if training.weights:
         sampler.network.load_state_dict(training.weights)
@@ -161,7 +173,7 @@ def train(
     if training.step == 0 and not training.history["step"]:
         score(math.nan)
     while training.step < settings.steps and not training.finished:
-        elapsed = (time.monotonic() - began) / seconds
+        elapsed = (time.monotonic() - began) / seconds if seconds > 0 else 1.0
         between = training.step % objective.period == 0
         if between and (elapsed >= 1.0 or stop()):
             break

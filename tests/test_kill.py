@@ -9,7 +9,7 @@ pytest.importorskip("h5netcdf")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "more", "kills"), [("nmcmc", ("train.batch=64",), 10), ("pt", (), 10)])
+@pytest.mark.parametrize(("case", "more", "kills"), [("nmcmc", ("train.batch=64",), 8), ("pt", (), 12)])
 def test_killed_runs_lose_nothing_and_end_as_if_left_alone(case, more, kills, tmp_path):
     counts = kill_often(CASES[case] + more, kills, seed=3, root=tmp_path)
     assert counts.pop("runs compared") >= 1

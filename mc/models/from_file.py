@@ -70,7 +70,8 @@ def _read(path: str) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise ValueError(f"file: path={path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because np.load leaves a truncated file open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"file: path={path} is not a readable .npz file ({error})") from None
