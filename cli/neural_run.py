@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,15 +13,13 @@ from cli.check import check_on_monte_carlo
 from cli.errors import UserError
 from cli.output import Stopper
 from cli.results import Results
+from cli.work import Run
 from mc.chain import ChainWriter
 from nmcmc.importance import ImportanceDriver
 from nmcmc.metropolis import NeuralDriver
 from nmcmc.proposals import rescore_error
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.training import HISTORY, Training
-
-if TYPE_CHECKING:
-    from cli.run import Run
 
 SEED_OF_RESCORE = 7
 WORST_RESCORE = 1e-2  # nats; beyond this, cached and full passes are not the same law

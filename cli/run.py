@@ -8,7 +8,6 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from cli.output import Screen, Stopper
 from cli.results import analyse, as_json, opened, store
 from cli.settings import CLASSICAL, NEURAL, SETTINGS
 from cli.tables import diagnostics, short_table, table, verdict
+from cli.work import Run
 from mc.chain import Chain, ChainError, ChainWriter, create_chain, resume_chain
 from mc.chain_lock import WriterLock, writable_target
 from mc.record import record
@@ -31,30 +31,6 @@ from mc.tempering import TemperingDriver
 MOST_BETAS_IN_FULL = 4  # beyond, the table has one line a beta
 MOST_SPINS = 100_000_000  # kept by default, all draws together
 NUMBER = ({}, np.float64)
-
-
-@dataclass
-class Run:
-    """One run while it goes on: what was asked, where it writes, and what its parts cost.
-
-    given: the settings of the command line; settings: these and the defaults of the others, where they act. plan,
-    samplers: of the neural modes. extra: diagnostics that are not in the chain.
-    """
-
-    command: str
-    target: Target
-    mode: str
-    given: dict[str, Any]
-    settings: dict[str, Any]
-    options: Options
-    screen: Screen
-    out: Path
-    spins_every: int
-    began: float
-    seconds: dict[str, float] = field(default_factory=lambda: {"build": 0.0, "train": 0.0, "sample": 0.0})
-    extra: dict[str, Any] = field(default_factory=dict)
-    plan: Any = None
-    samplers: list[Any] = field(default_factory=list)
 
 
 def run(command: str, target: Target, mode: str, given: dict[str, Any], options: Options, began: float) -> int:

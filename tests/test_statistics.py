@@ -108,8 +108,9 @@ def test_chains_in_different_wells_quote_their_scatter():
     assert result.status == "not converged"
     assert result.r_hat > 5
     assert result.error >= x.mean(axis=1).std(ddof=1) / 2 * (1 - 1e-12)
-    # R-hat^2 - 1 is about 1.14/0.01 here, hence far more than ten times the draws.
-    assert "longer" in result.advice
+    # Chains that have hardly met say nothing of the length that would do.
+    assert "different states" in result.advice
+    assert "longer" not in result.advice
 
 
 def test_one_drifting_chain_is_not_converged():
