@@ -77,6 +77,12 @@ def random_regular_edges(n_sites: int, degree: int, seed: int) -> np.ndarray:
     A loop or a double edge is mended by exchanging ends with an edge drawn at random, which keeps every degree
     (the switching idea of McKay and Wormald 1990; nearly, not exactly, uniform over simple graphs).
     """
+    if 2 * degree > n_sites - 1:  # switching gets stuck in dense graphs: take what a sparse one leaves out
+        pairs = np.stack(np.triu_indices(n_sites, 1), axis=1)
+        left_out = random_regular_edges(n_sites, n_sites - 1 - degree, seed)
+        return pairs[~np.isin(pairs @ [n_sites, 1], left_out @ [n_sites, 1])]
+    if degree == 0:
+        return np.zeros((0, 2), dtype=np.int64)
     stubs = np.repeat(np.arange(n_sites), degree)
     order = np.argsort(couplings.raw_words(seed, couplings.GRAPH, len(stubs)), kind="stable")
     edges = stubs[order].reshape(-1, 2)
