@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mc.kernels.heatbath import sweep
+from mc.kernels.local_field import kernel_arrays
 from mc.symmetry import LatticeSymmetries
 from nmcmc.objectives.base import Batch, StepRandomness, draw_in_parts
 from nmcmc.objectives.likelihood import label_energy, soft_label_loss
@@ -28,6 +29,7 @@ class SelfDistillation:
         self.sampler, self.sweeps, self.period = sampler, sweeps, reuse
         self.label = label_energy(sampler)
         self.symmetries = LatticeSymmetries(sampler.hamiltonian)
+        self._interactions = kernel_arrays(sampler.hamiltonian.table)
         self._states: np.ndarray | None = None
 
     def batch(self, n: int, randomness: StepRandomness) -> Batch:
@@ -43,7 +45,7 @@ class SelfDistillation:
         spins = np.ascontiguousarray(spins)
         streams = rng.integers(1, 2**64, size=(n, 4), dtype=np.uint64)
         betas = np.full(n, self.sampler.beta)
-        sweep(spins, np.zeros(n), betas, streams, *self.sampler.hamiltonian.table, self.sweeps)
+        sweep(spins, np.zeros(n), betas, streams, *self._interactions, self.sweeps)
         if not self.symmetries.trivial:
             spins = np.take_along_axis(spins, self.symmetries.random_sites(n, rng), axis=1)
         return spins
