@@ -165,7 +165,9 @@ def train(
         for name, entry in zip(HISTORY, row, strict=True):
             training.history[name].append(float(entry))
         if training.step == 0:
-            training.prior_ess = validate(sampler.prior_alone(), settings.validation_draws, validation_seed)[1]
+            silent = not (sampler.network.head.weight.any() or sampler.network.first.any())
+            prior = ess if silent else validate(sampler.prior_alone(), settings.validation_draws, validation_seed)[1]
+            training.prior_ess = prior
         if value < training.best_score:
             training.best_score = value
             training.best_weights = {name: p.detach().clone() for name, p in sampler.network.state_dict().items()}

@@ -208,15 +208,15 @@ def test_an_interrupt_commits_and_says_how_to_go_on(tmp_path):
     assert process.stdout.readline() == "out: run.h5\n"
     wait_for(lambda: open_chain(tmp_path / "run.h5").n_draws > 0)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
     assert "stopping after this block" in err
     draws = open_chain(tmp_path / "run.h5").n_draws
     last = f"interrupted: {draws} of 10000000 draws are committed in run.h5; the same command again goes on"
     assert out.splitlines()[-1] == last
     assert list(tmp_path.iterdir()) == [tmp_path / "run.h5"]
-    process = start(*words, "--time-limit", 5, "--json", folder=tmp_path)
-    out, err = process.communicate(timeout=60)
+    process = start(*words, "--time-limit", 15, "--json", folder=tmp_path)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert f"going on from draw {draws}\n" in out
     assert json.loads(out.splitlines()[-1])["draws"] > draws
@@ -230,7 +230,7 @@ def test_an_interrupt_in_training_keeps_it(tmp_path):
     assert process.stdout.readline().startswith("sampler: training into ising-")
     wait_for(lambda: any(tmp_path.glob("*.pt")))
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
     assert out.splitlines()[-1] == "interrupted: the training is kept in run.h5; the same command again goes on"
     (path,) = tmp_path.glob("*.pt")
@@ -240,7 +240,7 @@ def test_an_interrupt_in_training_keeps_it(tmp_path):
     assert not open_chain(tmp_path / "run.h5").complete
 
 
-def wait_for(happened, seconds=60.0):
+def wait_for(happened, seconds=240.0):
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, "waited in vain"
@@ -622,6 +622,6 @@ def test_help_is_quick(tmp_path):
     seconds = []
     for _ in range(3):
         began = time.monotonic()
-        start("--help", folder=tmp_path).communicate(timeout=60)
+        start("--help", folder=tmp_path).communicate(timeout=240)
         seconds.append(time.monotonic() - began)
     assert min(seconds) < 1.5  # 0.2 s on an idle machine
