@@ -45,13 +45,32 @@ def nmcmc(tmp_path, monkeypatch, capsys):
     return call
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running():
+    """A test that fails half way must not leave a run of ten million draws behind."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
 def start(*words, folder):
     """The command in a process of its own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-u", "-m", "cli.main", *map(str, words)]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    STARTED.append(
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
     )
+    return STARTED[-1]
 
 
 def assert_same_chain(one, other):
