@@ -19,7 +19,7 @@ class Tokens:
     """The generation order: token j holds the spins at `sites[j]`, drawn together.
 
     sites: (n_tokens, k) int64, a permutation of all sites. Bit m (of weight 2^m) of token j is the spin at
-    sites[j, m], 0 for -1 and 1 for +1 (arXiv:2604.27738, section III).
+    sites[j, m], 0 for -1 and 1 for +1 (arXiv:2604.27738).
     patch: shape of a token on the lattice, or None for groups of a graph.
     lattice: the lattice, or None.
     """

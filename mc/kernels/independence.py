@@ -13,7 +13,7 @@ def independence_steps(log_weight_now, log_weight_proposed, uniform):
     """Which proposal each chain holds after each step of the independence sampler.
 
     A proposal of weight w' replaces the state of weight w with probability min(1, w'/w), w = p / q up to one common
-    constant (Tierney, Ann. Stat. 22, 1701 (1994); Nicoli et al., Phys. Rev. E 101, 023304 (2020), eq. 9).
+    constant (Tierney, Ann. Stat. 22, 1701 (1994); Nicoli et al., Phys. Rev. E 101, 023304 (2020)).
     log_weight_now (C,): ln w of the present states. log_weight_proposed, uniform (C, n): the proposals, numbers in
     [0, 1). Returns (C, n) int64: the number of the proposal held after each step, -1 for the starting state.
     """

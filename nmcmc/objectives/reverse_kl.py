@@ -13,7 +13,7 @@ from nmcmc.sampler import AutoregressiveSampler
 class ReverseKL:
     """Full sum with the batch mean as baseline: < (S - <S>) grad ln q >, S = ln q + beta E.
 
-    Wu, Wang, Zhang, PRL 122, 080602 (2019), eq. 5; its variance vanishes at the optimum.
+    Wu, Wang, Zhang, PRL 122, 080602 (2019); its variance vanishes at the optimum.
     """
 
     period = 1
