@@ -37,7 +37,7 @@ class TrainSettings:
     objective: str = "soft-distillation"
     sweeps: int = 2
     reuse: int = 4
-    steps: int = 500
+    steps: int = 600
     batch: int | None = None
     microbatch: int | None = None
     learning_rate: float = 3e-3

@@ -73,16 +73,16 @@ class TreeHead:
             half = 1 << level
             up = log_odds.gather(1, token + (half - 1)) > threshold[:, level : level + 1]
             token.add_(up, alpha=half)
-        nodes, signs = self._path(token[:, 0])
+        nodes, signs = self.path(token[:, 0])
         return token[:, 0], functional.logsigmoid(signs * log_odds.gather(1, nodes).double()).sum(-1)
 
     def log_prob(self, prior: Tensor, outputs: Tensor, tokens: Tensor) -> Tensor:
         """log q (...) float64 of tokens (...), with gradients to outputs (..., V-1)."""
-        nodes, signs = self._path(tokens)
+        nodes, signs = self.path(tokens)
         log_odds = self.node_log_odds(prior).gather(-1, nodes) + outputs.gather(-1, nodes)
         return functional.logsigmoid(signs * log_odds.double()).sum(-1)
 
-    def _path(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def path(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Nodes (..., k) passed on the way to tokens (...), and the spins (..., k) chosen there."""
         bits = torch.arange(self.k, device=tokens.device)
         below = (1 << bits) - 1

@@ -68,7 +68,7 @@ class Prior(nn.Module):
         """Log-odds (batch, n_spins) of every spin of given states, in generation order."""
         head = TreeHead(self.tokens.vocabulary)
         odds = head.node_log_odds(self.patch_logits_of(spins)).transpose(0, 1)  # (batch, T, V - 1)
-        nodes, _ = head._path(self.token_values(spins))
+        nodes, _ = head.path(self.token_values(spins))
         return odds.gather(-1, nodes).flatten(1)
 
     def token_values(self, spins: Tensor) -> Tensor:
