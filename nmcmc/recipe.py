@@ -38,7 +38,7 @@ class NetSettings:
 
 def default_steps(n_spins: int) -> int:
     """Weight updates of the default recipe: enough for an ESS above 0.9 on the critical torus up to L = 16."""
-    return 600 if n_spins <= 64 else 800
+    return 500 if n_spins <= 64 else 800
 
 
 def build_sampler(
