@@ -1,4 +1,4 @@
-"""The contract of a prior that knows weights of whole patches, and the per-spin view of it."""
+"""The contracts of priors: spin by spin, or in weights of whole patches with the per-spin view of them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ class PriorState:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-class Prior(nn.Module):
-    """ln p of the values of the next token given the past, up to a constant; no gradient flows through it.
+class SpinPrior(nn.Module):
+    """ln p(+)/p(-) of each spin given the spins before it, along the generation order; no gradient flows through it.
 
-    A subclass offers `patch_logits` (one token, while sampling) and `patch_logits_of` (all tokens of given states)
-    and they must agree. The per-spin view (`log_odds`, `advance`, `log_odds_of`) follows from them: a sum over the
-    subtrees of a patch. States here are in site order; n counts spins in generation order.
+    States here are in site order; n counts spins in generation order. A subclass offers `log_odds` (one spin, while
+    sampling) and `log_odds_of` (all spins of given states), and they must agree up to rounding.
     """
+
+    spinwise = True  # knows spins one at a time, not the 2^k values of a token
 
     def __init__(self, tokens: Tokens):
         super().__init__()
@@ -40,6 +41,32 @@ class Prior(nn.Module):
     def start(self, batch: int) -> PriorState:
         """The state before anything is drawn."""
         return PriorState(torch.ones(self.tokens.n_spins + 1, batch, device=self.values.device))
+
+    def log_odds(self, state: PriorState, n: int) -> Tensor:
+        """ln p(+)/p(-) of the n-th spin of the order given the spins before it, (batch,)."""
+        raise NotImplementedError
+
+    def advance(self, state: PriorState, n: int, spin: Tensor) -> None:
+        """Fix the n-th spin of the order to `spin` (batch,) of +-1."""
+        state.rows[self.sites.view(-1)[n]] = spin.float()
+
+    def log_odds_of(self, spins: Tensor) -> Tensor:
+        """Log-odds (batch, n_spins) of every spin of given states, in generation order."""
+        raise NotImplementedError
+
+    def token_values(self, spins: Tensor) -> Tensor:
+        """Token values (batch, n_tokens) int64 of states (batch, n_spins)."""
+        return bits_value(spins[:, self.sites])
+
+
+class Prior(SpinPrior):
+    """ln p of the values of the next token given the past, up to a constant; no gradient flows through it.
+
+    A subclass offers `patch_logits` (one token, while sampling) and `patch_logits_of` (all tokens of given states)
+    and they must agree. The per-spin view follows from them: a sum over the subtrees of a patch.
+    """
+
+    spinwise = False
 
     def fix(self, state: PriorState, j: int, token: Tensor) -> None:
         """Write token j, (batch,) values, into the state."""
@@ -54,26 +81,16 @@ class Prior(nn.Module):
         raise NotImplementedError
 
     def log_odds(self, state: PriorState, n: int) -> Tensor:
-        """ln p(+)/p(-) of the n-th spin of the order given the spins before it, (batch,)."""
         j, m = divmod(n, self.tokens.k)
         odds = TreeHead(self.tokens.vocabulary).node_log_odds(self.patch_logits(state, j))
         below = bits_value(state.rows[self.sites[j, :m]].T)
         return odds.gather(1, (below + (1 << m) - 1)[:, None])[:, 0]
 
-    def advance(self, state: PriorState, n: int, spin: Tensor) -> None:
-        """Fix the n-th spin of the order to `spin` (batch,) of +-1."""
-        state.rows[self.sites.reshape(-1)[n]] = spin.float()
-
     def log_odds_of(self, spins: Tensor) -> Tensor:
-        """Log-odds (batch, n_spins) of every spin of given states, in generation order."""
         head = TreeHead(self.tokens.vocabulary)
         odds = head.node_log_odds(self.patch_logits_of(spins)).transpose(0, 1)  # (batch, T, V - 1)
         nodes, _ = head.path(self.token_values(spins))
         return odds.gather(-1, nodes).flatten(1)
-
-    def token_values(self, spins: Tensor) -> Tensor:
-        """Token values (batch, n_tokens) int64 of states (batch, n_spins)."""
-        return bits_value(spins[:, self.sites])
 
 
 def bits_value(spins: Tensor) -> Tensor:
