@@ -1,0 +1,1 @@
+"""Boundary matrix-product states: what the rows still to come say about the spins of the present row."""
