@@ -35,6 +35,7 @@ TimeLimit = Annotated[float | None, typer.Option("--time-limit", help="wall seco
 Restart = Annotated[bool, typer.Option("--restart", help="begin anew (train: the checkpoint too)")]
 Check = Annotated[bool, typer.Option("--check", help="judge log q on states of a cluster or tempering chain")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no output but errors (and --json)")]
+Ground = Annotated[bool, typer.Option("--ground", help="ground state by matching (planar, no field; needs no beta=)")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object as the last line")]
 
 
@@ -136,29 +137,38 @@ def describe(chain) -> str:
 
 
 @app.command("exact")
-def exact_command(words: Words, as_json: Json = False):
-    """Exact ln Z, energy and heat capacity, where some method reaches the model."""
+def exact_command(words: Words, ground: Ground = False, as_json: Json = False):
+    """Exact ln Z, energy and heat capacity, where some method reaches the model; or the ground state alone."""
     import json
 
-    from cli.arguments import parse
-    from mc.exact import ExactRefused, exact
+    from cli.arguments import TEMPERATURE, parse
+    from mc.exact import ExactRefused, exact, ground_state
 
-    target, _ = parse(words)
+    only_ground = ground and not any(word.partition("=")[0] in TEMPERATURE for word in words)
+    target, _ = parse([*words, "beta=1"] if only_ground else words)
+    found = {}
+    if ground:
+        try:
+            energy, _ = ground_state(target.hamiltonian)
+        except ExactRefused as error:
+            raise UserError(str(error)) from None
+        print(f"E0 {energy:.15g}  per spin {energy / target.hamiltonian.n_spins:.15g}  [matching]", flush=True)
+        found["ground_energy"] = energy
     rows = []
-    for beta in target.betas:
+    for beta in () if only_ground else target.betas:
         try:
             result = exact(target.hamiltonian, beta)
         except ExactRefused as error:
             raise UserError(str(error)) from None
-        ground = result.ground_energy
-        lowest = "" if ground is None else f"  E0 {ground:.12g} (x{result.degeneracy:.0f})"
+        energy = result.ground_energy
+        lowest = "" if energy is None else f"  E0 {energy:.12g} (x{result.degeneracy:.0f})"
         print(f"beta {beta:.10g}  ln Z {result.log_z:.15g}  F {result.free_energy:.15g}  <E> {result.energy:.15g}  "
               f"C {result.heat_capacity:.12g}{lowest}  [{result.method}]", flush=True)  # fmt: skip
         rows.append({"beta": beta, "log_z": result.log_z, "energy": result.energy,
-                     "heat_capacity": result.heat_capacity, "ground_energy": ground,
+                     "heat_capacity": result.heat_capacity, "ground_energy": energy,
                      "degeneracy": result.degeneracy, "method": result.method})  # fmt: skip
     if as_json:
-        print(json.dumps({"command": "exact", "model": target.model, "results": rows}))
+        print(json.dumps({"command": "exact", "model": target.model, "results": rows} | found))
 
 
 @app.command("models")

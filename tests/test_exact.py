@@ -375,5 +375,5 @@ class TestChoice:
         assert exact_or_none(models.pspin(N=30), 0.4) is None
         assert exact_or_none(models.ea2d(L=11), 0.4, max_seconds=0.01) is None
         start = time.process_time()
-        assert exact_or_none(models.ea2d(L=64), 0.4) is None
+        assert exact_or_none(models.ea2d(L=96), 0.4) is None
         assert time.process_time() - start < 2.0

@@ -1,6 +1,6 @@
 """Exact values, one file a method, and the choice between them.
 
-`exact` takes the cheapest method that can do it, `exact_or_none` only if it is quick.
+`exact` takes the cheapest method that can do it, `exact_or_none` only if it is quick. `ground_state` stands apart.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from mc.exact.enumeration import (
 )
 from mc.exact.frontier import MAX_WIDTH, best_plan, frontier_width
 from mc.exact.kaufman import kaufman_torus
+from mc.exact.matching import ground_state
+from mc.exact.pfaffian import estimated_seconds as pfaffian_seconds
+from mc.exact.pfaffian import pfaffian_exact, pfaffian_refusal
 from mc.exact.result import ExactRefused, ExactResult, checked_beta
 from mc.exact.transfer_matrix import MAX_SECONDS, estimated_seconds, transfer_exact
 from mc.hamiltonian import Hamiltonian
+from mc.square import square_refusal
 
 __all__ = [
     "METHODS",
@@ -37,13 +41,15 @@ __all__ = [
     "exact",
     "exact_or_none",
     "frontier_width",
+    "ground_state",
     "kaufman_torus",
+    "pfaffian_exact",
     "state_index",
     "state_spins",
     "transfer_exact",
 ]
 
-METHODS = ("kaufman", "enumeration", "transfer-matrix")
+METHODS = ("kaufman", "enumeration", "transfer-matrix", "pfaffian")
 ALWAYS_ENUMERATE = 20  # spins: 30 ms, and the ground state comes with it
 SECONDS_PER_STATE = 3e-8  # of an enumeration; the same per block and interaction
 
@@ -52,19 +58,22 @@ def exact(hamiltonian: Hamiltonian, beta: float, method: str | None = None) -> E
     """Exact ln Z, <E>, heat capacity (and, where found, the ground state) at inverse temperature `beta`.
 
     method: one of METHODS, or None: Kaufman for a uniform two-dimensional torus without field, else enumeration up
-    to 20 spins (it finds the ground state too), else the cheaper of enumeration (up to 24 spins) and the transfer
-    matrix (frontier up to 26 spins, an hour at most).
+    to 20 spins (it finds the ground state too), else the cheapest of enumeration (up to 24 spins), Pfaffians
+    (two-dimensional lattices without field) and the transfer matrix (frontier up to 26 spins), an hour at most; the
+    next where that one finds `beta` too large.
 
     Raises ExactRefused, in one line, when the method cannot do it or none can; ValueError for an unknown method or a
     beta that is negative or not finite.
     """
     beta = checked_beta(beta)
     if method is None:
-        offer = _best_offer(hamiltonian)
-        if offer is not None:
-            return offer.run(beta)
+        offers = _offers(hamiltonian)
+        if offers:
+            return _first_that_does(offers, beta)
         # Nothing can do it: let the method that comes closest say why.
         method = "transfer-matrix" if hamiltonian.is_pairwise else "enumeration"
+        if not square_refusal(hamiltonian) and 1 not in hamiltonian.interactions:
+            method = "pfaffian"
     if method == "kaufman":
         if _torus_coupling(hamiltonian) is None:
             raise ExactRefused(
@@ -76,14 +85,19 @@ def exact(hamiltonian: Hamiltonian, beta: float, method: str | None = None) -> E
         return enumerate_exact(hamiltonian, beta)
     if method == "transfer-matrix":
         return transfer_exact(hamiltonian, beta)
+    if method == "pfaffian":
+        return pfaffian_exact(hamiltonian, beta)
     raise ValueError(f"method={method}: not one of {', '.join(METHODS)}")
 
 
 def exact_or_none(hamiltonian: Hamiltonian, beta: float, max_seconds: float = 10.0) -> ExactResult | None:
     """`exact` if some method is estimated to need at most `max_seconds`, else None; the estimate itself is quick."""
     beta = checked_beta(beta)
-    offer = _best_offer(hamiltonian)
-    return offer.run(beta) if offer is not None and offer.seconds <= max_seconds else None
+    offers = [offer for offer in _offers(hamiltonian) if offer.seconds <= max_seconds]
+    try:
+        return _first_that_does(offers, beta) if offers else None
+    except ExactRefused:
+        return None
 
 
 @dataclass(frozen=True)
@@ -94,12 +108,23 @@ class _Offer:
     run: Callable[[float], ExactResult]
 
 
-def _best_offer(hamiltonian: Hamiltonian) -> _Offer | None:
-    """The cheapest method that can do it, None if there is none."""
+def _first_that_does(offers: list[_Offer], beta: float) -> ExactResult:
+    """The first result; a method may find only when at work that beta is too large. Raises the first refusal."""
+    refusals = []
+    for offer in offers:
+        try:
+            return offer.run(beta)
+        except ExactRefused as refusal:
+            refusals.append(refusal)
+    raise refusals[0]
+
+
+def _offers(hamiltonian: Hamiltonian) -> list[_Offer]:
+    """The methods that can do it, cheapest first."""
     n_spins = hamiltonian.n_spins
     coupling = _torus_coupling(hamiltonian)
     if coupling is not None and (coupling > 0 or not any(side % 2 for side in hamiltonian.lattice.shape)):
-        return _Offer(0.01, partial(_kaufman, hamiltonian))
+        return [_Offer(0.01, partial(_kaufman, hamiltonian))]
     offers = []
     if n_spins <= MAX_SPINS:
         n_clusters = sum(len(couplings) for _, couplings in hamiltonian.interactions.values())
@@ -110,7 +135,9 @@ def _best_offer(hamiltonian: Hamiltonian) -> _Offer | None:
         seconds = estimated_seconds(hamiltonian, plan) if plan else math.inf
         if seconds <= MAX_SECONDS:
             offers.append(_Offer(seconds, partial(transfer_exact, hamiltonian, plan=plan)))
-    return min(offers, key=lambda offer: offer.seconds, default=None)
+    if n_spins > ALWAYS_ENUMERATE and not pfaffian_refusal(hamiltonian):
+        offers.append(_Offer(pfaffian_seconds(hamiltonian), partial(pfaffian_exact, hamiltonian)))
+    return sorted(offers, key=lambda offer: offer.seconds)
 
 
 def _kaufman(hamiltonian: Hamiltonian, beta: float) -> ExactResult:

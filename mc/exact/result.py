@@ -14,13 +14,14 @@ class ExactRefused(ValueError):
 class ExactResult:
     """Exact thermodynamics of a whole system (totals, not per site) at one inverse temperature.
 
-    method: "kaufman", "enumeration" or "transfer-matrix".
+    method: "kaufman", "enumeration", "transfer-matrix" or "pfaffian".
     beta: inverse temperature, in 1/(energy unit of the Hamiltonian).
     log_z: ln sum_s exp(-beta E(s)), the constant of the Hamiltonian included.
     energy: <E>, in the energy unit (J).
     heat_capacity: beta^2 (<E^2> - <E>^2), in units of k_B.
     ground_energy, degeneracy: lowest energy and number of states that have it (both of a pair of global flips),
         or None where the method does not find them.
+    lost_digits: decimal digits that cancelled when terms of either sign were added up, None where there are none.
     """
 
     method: str
@@ -30,6 +31,7 @@ class ExactResult:
     heat_capacity: float
     ground_energy: float | None = None
     degeneracy: float | None = None
+    lost_digits: float | None = None
 
     @property
     def free_energy(self) -> float:
