@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,24 +15,42 @@ import torch
 
 from cli.arguments import Target
 from cli.configuration import first_difference
+from cli.environments import Environments, check_memory
 from cli.errors import UserError
-from cli.options import Options
 from cli.output import Screen, Stopper
+from cli.work import Run
 from mc.chain import ChainError, open_chain
 from mc.chain_lock import WriterLock, writable_target
+from mc.equilibrium import equilibrium_states
 from mc.kernels.independence import independence_steps
 from nmcmc.checkpoint import Checkpoint, CheckpointError, load_checkpoint, require_target, save_checkpoint
+from nmcmc.linear_training import ROUNDS, own_states, train_linear
 from nmcmc.objectives import OBJECTIVES
-from nmcmc.recipe import NetSettings, as_plain, build_sampler, default_steps, published, resolved
+from nmcmc.pilot import LADDER, choose_network, choose_prior
+from nmcmc.recipe import (
+    FITTED_STATES,
+    NetSettings,
+    as_plain,
+    build_sampler,
+    default_steps,
+    net_from_plain,
+    published,
+    resolved,
+)
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.training import Training, TrainSettings, sized, train
 
-NET_KEYS = {"patch": "patch", "prior": "prior", "net": "net", "net.width": "width", "net.layers": "layers",
-            "net.heads": "heads", "net.head": "head"}  # fmt: skip
+NET_KEYS = {"patch": "patch", "prior": "prior", "prior.chi": "chi", "prior.form": "form", "prior.sweeps": "sweeps",
+            "net": "net", "net.window": "window", "net.width": "width", "net.layers": "layers", "net.heads": "heads",
+            "net.head": "head"}  # fmt: skip
 TRAIN_KEYS = {"train.steps": "steps", "train.batch": "batch", "train.microbatch": "microbatch",
               "train.lr": "learning_rate", "train.objective": "objective", "train.sweeps": "sweeps",
-              "train.reuse": "reuse"}  # fmt: skip
+              "train.reuse": "reuse", "train.states": "states"}  # fmt: skip
 FROM_CONFIGURATIONS = ("likelihood", "soft-likelihood")
+DECIDE_THE_NET = ("net", "prior", "patch", "train", "target_ess")  # first words of settings that the sampler hangs on
+SHARE_OF_SAMPLING = 0.5  # of a time limit, for the draws
+SEED_OF_PILOT = 2**30
+FEWEST_STATES = 100
 SHORTEST_TRAINING = 1e-3  # seconds: a training that has no time left still notes where it starts
 # One thread, whatever the machine has: products of this size gain little from more and lose much when cores are busy,
 # and the order of float sums, hence every bit of a chain, then does not depend on the number of cores.
@@ -40,12 +59,16 @@ torch.set_num_threads(1)
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be trained or loaded: settings resolved before any work. checkpoint: the one loaded, if any."""
+    """What will be trained or loaded: settings resolved before any work. checkpoint: the one loaded, if any.
+
+    asked: the settings of the sampler as given, from which a pilot may have made `net`.
+    """
 
     net: NetSettings
     train: TrainSettings
     data: str | None
     device: torch.device
+    asked: dict[str, Any]
     checkpoint: Checkpoint | None = None
 
     def plain(self) -> dict[str, Any]:
@@ -60,37 +83,102 @@ class Plan:
         return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()[:8]
 
 
-def make_plan(target: Target, mode: str, given: dict[str, Any], options: Options) -> Plan:
-    """Settings of the samplers; UserError for a patch, prior, device or checkpoint that does not fit."""
+def make_plan(work: Run, environments: Environments) -> Plan:
+    """Settings of the samplers; UserError for a patch, prior, device or checkpoint that does not fit.
+
+    What is left open is decided by a pilot, or read from the chain file that will go on.
+    """
+    target, mode, given, options = work.target, work.mode, work.given, work.options
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no CUDA device is available; use --device cpu")
     use_cuda = options.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if use_cuda else "cpu")
-    net_keys = {field: given[key] for key, field in NET_KEYS.items() if key in given}
     if options.checkpoint is not None and mode != "train":
         return loaded_plan(options.checkpoint, target, given, device)
     net, training = NetSettings(), TrainSettings(seed=options.rng_seed)
-    if given.get("train.recipe") == "published":
+    published_recipe = given.get("train.recipe") == "published"
+    if published_recipe:
         net, training = published(net, training)
+    net_keys = {field: given[key] for key, field in NET_KEYS.items() if key in given and given[key] != "auto"}
     net = replace(net, **net_keys) if mode != "prior" else replace(net, **net_keys | {"net": "none"})
     train_keys = {field: given[key] for key, field in TRAIN_KEYS.items() if key in given}
     n_spins = target.hamiltonian.n_spins
     training = sized(replace(training, **({"steps": default_steps(n_spins)} | train_keys)), n_spins)
     try:
         net = resolved(target.hamiltonian, net)
-        build_sampler(target.hamiltonian, target.betas[0], net)
     except ValueError as error:
         raise UserError(str(error)) from None
+    if net.prior == "boundary-mps":
+        check_memory(target.hamiltonian, net)
     if mode == "train" and net.net == "none":
         raise UserError("net=none: a prior alone has nothing to train; use --mode prior, or leave net= out")
+    asked = {key: value for key, value in as_plain_values(given).items() if key.split(".")[0] in DECIDE_THE_NET}
+    # A setting of the network or its training asks for one.
+    network_open = mode in ("nmcmc", "nis") and not any(key.split(".")[0] in ("net", "train") for key in given)
+    prior_open = net.prior == "boundary-mps" and not {"prior", "prior.chi"} & {k for k in given if given[k] != "auto"}
+    if (network_open or prior_open) and given.get("move") != "block":
+        net = stored_net(work, asked) or pilot_net(work, net, environments, prior_open, network_open)
     data = given.get("train.data")
-    if net.net != "none" and training.objective in FROM_CONFIGURATIONS:
+    if net.net == "transformer" and training.objective in FROM_CONFIGURATIONS:
         for beta in target.betas:
             configurations_from(data, target, beta, training.objective)
-    elif data is not None:
+    elif net.net == "linear" and data not in (None, "self"):
+        for beta in target.betas:
+            configurations_from(data, target, beta, "net=linear")
+    elif data is not None and net.net != "linear":
         expected = " or ".join(FROM_CONFIGURATIONS)
         raise UserError(f"train.data={data} goes with train.objective={expected}, not {training.objective}")
-    return Plan(net, training, data, device)
+    return Plan(net, training, data, device, asked)
+
+
+def as_plain_values(given: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON types."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+
+
+def stored_net(work: Run, asked: dict[str, Any]) -> NetSettings | None:
+    """What the pilot of the chain file that will go on decided, if it was asked the same."""
+    if work.there is None or work.options.restart:
+        return None
+    config = work.there.config
+    same = config.get("fingerprint") == work.target.hamiltonian.fingerprint and config.get("mode") == work.mode
+    same = same and config.get("beta") == list(work.target.betas) and config.get("asked") == asked
+    try:
+        return net_from_plain(config["net"]) if same else None
+    except (KeyError, TypeError):
+        return None
+
+
+def pilot_net(
+    work: Run, net: NetSettings, environments: Environments, prior_open: bool, network_open: bool
+) -> NetSettings:
+    """Prior, bond and network from a pilot at every beta: the largest bond and network that any of them needs."""
+    target, options, screen = work.target, work.options, work.screen
+    work.say_out()
+    target_ess = work.settings["target_ess"]
+    states = (options.draws + options.warmup) * options.chains
+    seconds = SHARE_OF_SAMPLING * options.time_limit if options.time_limit else math.inf
+    seed = int(np.random.SeedSequence(options.rng_seed, spawn_key=(SEED_OF_PILOT,)).generate_state(1)[0])
+    hardest = None
+    for beta in target.betas:
+
+        def build(trial: NetSettings, beta: float = beta) -> AutoregressiveSampler:
+            environment = environments.get(target.hamiltonian, beta, trial)
+            return build_sampler(target.hamiltonian, beta, replace(trial, net="none"), environment=environment)
+
+        least = hardest.net.chi if hardest else 0
+        bonds = tuple(chi for chi in LADDER if chi >= least) if prior_open else (net.chi,)
+        pilot = choose_prior(target.hamiltonian, net, target_ess, states, seconds, seed, build, screen.say, bonds)
+        if hardest is None or pilot.net.chi > hardest.net.chi or pilot.expected_ess < hardest.expected_ess:
+            hardest = pilot
+    chosen = replace(hardest.net, net=net.net)
+    if network_open:
+        chosen, why = choose_network(target.hamiltonian, hardest, target_ess)
+        screen.say(why)
+    work.extra["pilot_ess"] = hardest.ess
+    bond = f" prior.chi={chosen.chi} prior.form={chosen.form}" if chosen.prior == "boundary-mps" else ""
+    screen.say(f"sampler: prior={chosen.prior}{bond} net={chosen.net}")
+    return chosen
 
 
 def loaded_plan(path: Path, target: Target, given: dict[str, Any], device: torch.device) -> Plan:
@@ -107,7 +195,7 @@ def loaded_plan(path: Path, target: Target, given: dict[str, Any], device: torch
         if key in given and given[key] != theirs:
             said = "x".join(map(str, theirs)) if isinstance(theirs, tuple) else theirs
             raise UserError(f"{key}= does not fit checkpoint {path}, which has {key}={said}; leave it out")
-    return Plan(checkpoint.net, TrainSettings(), None, device, checkpoint)
+    return Plan(checkpoint.net, TrainSettings(), None, device, {}, checkpoint)
 
 
 def configurations_from(path: str | None, target: Target, beta: float, objective: str) -> np.ndarray:
@@ -170,7 +258,15 @@ def check_destination(path: Path, target: Target, beta: float, plan: Plan, resta
 
 
 def train_sampler(
-    target: Target, beta: float, plan: Plan, path: Path, screen: Screen, stop: Stopper, seconds: float, restart: bool
+    target: Target,
+    beta: float,
+    plan: Plan,
+    path: Path,
+    screen: Screen,
+    stop: Stopper,
+    seconds: float,
+    restart: bool,
+    environments: Environments,
 ) -> tuple[AutoregressiveSampler, Training]:
     """The sampler of one beta from the checkpoint at `path`, trained on or from the start where needed.
 
@@ -182,9 +278,10 @@ def train_sampler(
         raise UserError(str(error).replace("--out", "--checkpoint")) from None
     try:
         checkpoint = checked_checkpoint(path, target, beta) if path.exists() and not restart else None
+        environment = environments.get(target.hamiltonian, beta, plan.net)
         if checkpoint is not None and checkpoint.training.finished:
             screen.say(f"sampler: {path} ({steps_of(checkpoint)}; remove it to train anew)")
-            return checkpoint.sampler().to(plan.device), checkpoint.training
+            return checkpoint.sampler(environment).to(plan.device), checkpoint.training
         if checkpoint is not None:
             screen.say(f"sampler: training goes on from {path}, step {checkpoint.training.step}")
         else:
@@ -192,16 +289,22 @@ def train_sampler(
         # The seed decides the random numbers of every step, so a training goes on with the one it began with.
         seed = checkpoint.recipe["seed"] if checkpoint else plan.train.seed
         settings = replace(plan.train, seed=seed)
-        sampler = build_sampler(target.hamiltonian, beta, plan.net, seed=seed).to(plan.device)
+        sampler = build_sampler(target.hamiltonian, beta, plan.net, seed, environment).to(plan.device)
+        recipe = plan.plain() | {"seed": seed}
+
+        def save(now: Training) -> None:
+            save_checkpoint(path, Checkpoint(target.hamiltonian, beta, plan.net, recipe, now))
+
+        if plan.net.net == "linear":
+            return sampler, fit(sampler, plan, target, beta, screen, stop, save)
         objective = make_objective(sampler, settings, plan, target, beta)
         compile_kernels(objective)
-        recipe = plan.plain() | {"seed": seed}
         done = checkpoint.training.step if checkpoint else 0
         with screen.progress(f"training beta={beta:.6g}", settings.steps, done) as update:
             training = train(
                 sampler, objective, settings, checkpoint.training if checkpoint else None,
                 seconds=max(seconds, SHORTEST_TRAINING), stop=lambda: stop.interrupted,
-                save=lambda now: save_checkpoint(path, Checkpoint(target.hamiltonian, beta, plan.net, recipe, now)),
+                save=save,
                 report=lambda now, steps: update(now.step, _note(now)),
             )  # fmt: skip
         if training.finished and training.step < settings.steps:
@@ -211,6 +314,42 @@ def train_sampler(
         raise UserError(str(error), code=1) from None
     finally:
         lock.release()
+
+
+def fit(
+    sampler: AutoregressiveSampler, plan: Plan, target: Target, beta: float, screen: Screen, stop: Stopper, save
+) -> Training:
+    """Fit a linear residual to states of the target: of a chain file, the engine, or the sampler itself."""
+    seed, n = plan.train.seed, plan.train.states or FITTED_STATES
+    rounds = 1
+    clock = time.process_time()
+    if plan.data == "self":
+        rounds, made = ROUNDS, "the sampler itself"
+    elif plan.data is not None:
+        states, made = configurations_from(plan.data, target, beta, "net=linear"), plan.data
+    else:
+        states, made = equilibrium_states(target.hamiltonian, beta, n, seed, stop=lambda: stop.interrupted)
+    generator = torch.Generator().manual_seed(seed + SEED_OF_PILOT)
+    before = 0.0
+    for _ in range(rounds):
+        if plan.data == "self":
+            states = own_states(sampler, n, generator)
+        if stop.interrupted or len(states) < FEWEST_STATES:
+            break
+        before = time.process_time() - clock
+        with screen.progress("fit, spins", target.hamiltonian.n_spins) as update:
+            training, result = train_linear(
+                sampler, states, plan.train.validation_draws, seed, update, stop=lambda: stop.interrupted
+            )
+        screen.say(
+            f"fit to {len(states)} states of {made}: {result.unseen_gain:.3g} nats gained on unseen ones, "
+            f"{result.seconds:.0f} s; ESS {training.history['ess'][0]:.3f} -> {training.history['ess'][-1]:.3f}"
+        )
+    else:
+        training.cpu_seconds += before  # the states are a part of the price
+        save(training)
+        return training
+    raise UserError("interrupted while states were made for the fit; the same command again begins it anew", code=130)
 
 
 def steps_of(checkpoint: Checkpoint) -> str:

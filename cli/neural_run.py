@@ -10,6 +10,7 @@ import numpy as np
 
 from cli import neural
 from cli.check import check_on_monte_carlo
+from cli.environments import Environments
 from cli.errors import UserError
 from cli.output import Stopper
 from cli.results import Results
@@ -29,7 +30,8 @@ SHARE_OF_CHECK = 0.2  # of the time of the run
 def check_before_work(work: Run) -> None:
     """Resolve the settings of the samplers into work.plan; UserError for what cannot be done."""
     clock = time.process_time()
-    work.plan = neural.make_plan(work.target, work.mode, work.given, work.options)
+    work.environments = Environments(work.out.parent, work.screen)
+    work.plan = neural.make_plan(work, work.environments)
     work.seconds["build"] += time.process_time() - clock
     if not trains(work):
         return
@@ -87,18 +89,27 @@ def obtain_sampler(
     clock = time.process_time()
     if plan.checkpoint is not None:
         work.screen.say(f"sampler: {work.options.checkpoint} ({neural.steps_of(plan.checkpoint)})")
-        sampler, training = plan.checkpoint.sampler().to(plan.device), plan.checkpoint.training
+        environment = work.environments.get(work.target.hamiltonian, beta, plan.net)
+        sampler, training = plan.checkpoint.sampler(environment).to(plan.device), plan.checkpoint.training
     elif not trains(work):
-        sampler = neural.build_sampler(work.target.hamiltonian, beta, plan.net).to(plan.device)
-        training = None
+        sampler, training = untrained(work, beta), None
     else:
         seconds = seconds_for_training(work, writer, stop) / betas_left
         restart = work.options.restart and work.mode == "train"
         path = destination(work, beta)
-        return neural.train_sampler(work.target, beta, plan, path, work.screen, stop, seconds, restart)
+        return neural.train_sampler(
+            work.target, beta, plan, path, work.screen, stop, seconds, restart, work.environments
+        )
     neural.compile_kernels()
     work.seconds["build"] += time.process_time() - clock
     return sampler, training
+
+
+def untrained(work: Run, beta: float) -> AutoregressiveSampler:
+    """The sampler of one beta as it is before any training."""
+    environment = work.environments.get(work.target.hamiltonian, beta, work.plan.net)
+    sampler = neural.build_sampler(work.target.hamiltonian, beta, work.plan.net, environment=environment)
+    return sampler.to(work.plan.device)
 
 
 def make_driver(work: Run, samplers: list[AutoregressiveSampler]) -> NeuralDriver | ImportanceDriver:
@@ -125,10 +136,10 @@ def seconds_for_training(work: Run, writer: ChainWriter, stop: Stopper) -> float
     """Wall seconds that training may take so that the asked draws, and the check, still fit into the time limit."""
     if not math.isfinite(stop.deadline):
         return math.inf
-    options, plan = work.options, work.plan
+    options = work.options
     needed = 1.0  # for results and the file
     if work.mode != "train":
-        sampler = neural.build_sampler(work.target.hamiltonian, work.target.betas[0], plan.net).to(plan.device)
+        sampler = untrained(work, work.target.betas[0])
         steps = (options.draws - writer.committed_draws + options.warmup) * len(work.target.betas)
         states = max(steps * options.chains, 1)
         needed += 1.3 * states * neural.seconds_a_state(sampler, min(states, sampler.max_batch))

@@ -39,9 +39,10 @@ def run(command: str, target: Target, mode: str, given: dict[str, Any], options:
     idle = [f"{key}=" for key in given if key not in settings] + options.idle(mode)
     options = options.resolved(mode)
     out = options.out or default_out(target, mode)
-    every = spins_every(target, settings["spins.every"], options, chain_there(out))
+    there = chain_there(out)
+    every = spins_every(target, settings["spins.every"], options, there)
     screen = Screen(options.quiet)
-    work = Run(command, target, mode, given, settings, options, screen, out, every, began)
+    work = Run(command, target, mode, given, settings, options, screen, out, every, began, there=there)
     driver = check_before_work(work)
     deadline = began + options.time_limit if options.time_limit else math.inf
     with Stopper(deadline) as stop, contextlib.closing(open_writer(work)) as writer:
@@ -132,7 +133,7 @@ def initial(work: Run) -> str | np.ndarray:
 def configuration(work: Run) -> dict[str, Any]:
     """All that decides the draws, as JSON types."""
     target, options = work.target, work.options
-    outside = ("net", "train", "patch", "prior")  # resolved in the plan
+    outside = ("net", "train", "patch", "prior", "target_ess")  # resolved in the plan
     settings = {key: value for key, value in work.settings.items() if key.split(".")[0] not in outside}
     config = {
         "mode": work.mode, "model": target.model, "parameters": target.hamiltonian.parameters,
@@ -140,7 +141,7 @@ def configuration(work: Run) -> dict[str, Any]:
         "warmup": options.warmup, "thin": options.thin, "rng_seed": options.rng_seed,
         "settings": settings | {"spins.every": work.spins_every},
     }  # fmt: skip
-    return config if work.plan is None else config | work.plan.plain()
+    return config if work.plan is None else config | work.plan.plain() | {"asked": work.plan.asked}
 
 
 def variables(mode: str) -> dict[str, tuple]:
@@ -177,7 +178,7 @@ def open_writer(work: Run) -> ChainWriter:
 def announce(work: Run, writer: ChainWriter, idle: list[str]) -> None:
     """Where it writes, what has no effect, and where a run goes on."""
     screen, draws, there = work.screen, work.options.draws, writer.committed_draws
-    screen.say(f"out: {work.out}")
+    work.say_out()
     for name in idle:
         screen.say(f"note: {name} has no effect in mode {work.mode}")
     if writer.warning:

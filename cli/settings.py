@@ -27,8 +27,19 @@ class Setting:
 
 SETTINGS: dict[str, Setting] = {
     "patch": Setting(values.shape, None, NEURAL, "spins drawn together: 2x4 on a lattice, a number on a graph"),
-    "prior": Setting(values.one_of("none", "local", "lookahead"), None, NEURAL, "physics before the network"),
-    "net": Setting(values.one_of("transformer", "none"), None, TRAINED, "transformer, or none for the prior alone"),
+    "prior": Setting(
+        values.one_of("auto", "none", "local", "lookahead", "belief", "boundary-mps"),
+        None, NEURAL, "physics before the network; auto: a pilot chooses it, its bond and whether to train",
+    ),
+    "prior.chi": Setting(values.at_least(1), None, NEURAL, "bond of boundary-mps"),
+    "prior.form": Setting(values.one_of("two-leg", "one-leg"), None, NEURAL, "of boundary-mps on a torus"),
+    "prior.sweeps": Setting(values.at_least(0), None, NEURAL, "sweeps of belief, 0 for one hop"),
+    "target_ess": Setting(values.fraction, 0.95, NEURAL, "ESS of a pilot that needs no larger bond and no training"),
+    "net": Setting(
+        values.one_of("transformer", "linear", "none"),
+        None, TRAINED, "what corrects the prior: transformer, linear (a convex fit), or none",
+    ),
+    "net.window": Setting(values.at_least(1), None, TRAINED, "columns to each side that a linear residual looks at"),
     "net.width": Setting(values.at_least(1), None, TRAINED, "width of the transformer"),
     "net.layers": Setting(values.at_least(1), None, TRAINED, "number of blocks"),
     "net.heads": Setting(values.at_least(1), None, TRAINED, "attention heads"),
@@ -42,9 +53,16 @@ SETTINGS: dict[str, Setting] = {
         values.one_of("soft-distillation", "soft-likelihood", "likelihood", "reverse-kl", "rtgs"),
         None, TRAINED, "what is minimised",
     ),
-    "train.data": Setting(values.text, None, TRAINED, "a chain file with spins, for the likelihoods"),
+    "train.data": Setting(
+        values.text, None, TRAINED, "a chain file with spins, for likelihoods and net=linear, or self: its own draws"
+    ),
+    "train.states": Setting(values.at_least(100), None, TRAINED, "equilibrium states that net=linear is fitted to"),
     "train.sweeps": Setting(values.at_least(0), None, TRAINED, "heat-bath sweeps of a distilled state"),
     "train.reuse": Setting(values.at_least(1), None, TRAINED, "steps that one draw of states serves in distillation"),
+    "move": Setting(
+        values.one_of("global", "block"), "global", ("nmcmc",),
+        "whole configurations, or all rows but one of a two-dimensional lattice",
+    ),
     "local": Setting(values.at_least(0), 0, ("nmcmc",), "Metropolis sweeps after each neural step"),
     "init": Setting(values.text, "random", CLASSICAL, "random, up, or a chain file to start from"),
     "spins.every": Setting(values.at_least(0), None, MODES, "keep the spins of every K-th draw, 0 for none"),

@@ -39,6 +39,13 @@ def positive(key: str, text: str) -> float:
     return value
 
 
+def fraction(key: str, text: str) -> float:
+    value = number(key, text)
+    if not 0 < value <= 1:
+        raise UserError(f"{key}={text}: a number above 0 and at most 1 is needed")
+    return value
+
+
 def size(key: str, text: str) -> int:
     """A number of sites along an axis, or of spins."""
     value = integer(key, text, 1)

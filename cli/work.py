@@ -9,14 +9,16 @@ from typing import Any
 from cli.arguments import Target
 from cli.options import Options
 from cli.output import Screen
+from mc.chain import Chain
 
 
 @dataclass
 class Run:
     """One run while it goes on: what was asked, where it writes, and what its parts cost.
 
-    given: the settings of the command line; settings: these and the defaults of the others, where they act. plan,
-    samplers: of the neural modes. extra: diagnostics that are not in the chain.
+    given: the settings of the command line; settings: these and the defaults of the others, where they act.
+    there: the chain file that is there already. plan, environments, samplers: of the neural modes. extra:
+    diagnostics that are not in the chain.
     """
 
     command: str
@@ -31,5 +33,14 @@ class Run:
     began: float
     seconds: dict[str, float] = field(default_factory=lambda: {"build": 0.0, "train": 0.0, "sample": 0.0})
     extra: dict[str, Any] = field(default_factory=dict)
+    there: Chain | None = None
     plan: Any = None
+    environments: Any = None
     samplers: list[Any] = field(default_factory=list)
+    out_said: bool = False
+
+    def say_out(self) -> None:
+        """Where it writes, once, before the first work."""
+        if not self.out_said:
+            self.screen.say(f"out: {self.out}")
+        self.out_said = True

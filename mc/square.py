@@ -31,7 +31,8 @@ class SquareCouplings:
         """The same couplings with row `rows` renumbered 0; ValueError unless the y axis is periodic."""
         if rows % self.shape[0] and not self.periodic[0]:
             raise ValueError("rows of an open lattice cannot be renumbered")
-        return SquareCouplings(*(np.roll(a, -rows, axis=0) for a in (self.right, self.down, self.field)), self.periodic)
+        grids = (np.roll(grid, -rows, axis=0) for grid in (self.right, self.down, self.field))
+        return SquareCouplings(*grids, self.periodic)
 
 
 def square_refusal(hamiltonian: Hamiltonian) -> str:

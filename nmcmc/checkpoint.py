@@ -13,6 +13,7 @@ import torch
 
 from mc.hamiltonian import Hamiltonian
 from mc.lattice import Lattice
+from nmcmc.environment.build import Environment
 from nmcmc.recipe import NetSettings, as_plain, build_sampler, net_from_plain
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.training import Training
@@ -34,9 +35,9 @@ class Checkpoint:
     recipe: dict
     training: Training
 
-    def sampler(self) -> AutoregressiveSampler:
-        """The sampler with its best weights."""
-        sampler = build_sampler(self.hamiltonian, self.beta, self.net)
+    def sampler(self, environment: Environment | None = None) -> AutoregressiveSampler:
+        """The sampler with its best weights; the environment of its prior is built unless it is given."""
+        sampler = build_sampler(self.hamiltonian, self.beta, self.net, environment=environment)
         if sampler.network is not None and self.training.best_weights:
             sampler.network.load_state_dict(self.training.best_weights)
         return sampler

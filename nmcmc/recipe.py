@@ -8,14 +8,19 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from mc.hamiltonian import Hamiltonian
+from nmcmc.environment.build import FORMS, Environment
+from nmcmc.linear_fit import choose_window
 from nmcmc.networks.heads import HEADS
+from nmcmc.networks.linear import LinearResidual
 from nmcmc.networks.transformer import Transformer
-from nmcmc.priors import default_prior, make_prior
+from nmcmc.priors import SPINWISE, STRONGEST_FIRST, make_prior, prior_refusal
 from nmcmc.sampler import AutoregressiveSampler
-from nmcmc.tokens import tokens_for
+from nmcmc.tokens import Tokens, tokens_for
 from nmcmc.training import TrainSettings
 
 RECIPES = ("default", "published")
+NETS = ("transformer", "linear", "none")
+FITTED_STATES = 16_000  # equilibrium states of a linear fit, by default
 
 
 @dataclass(frozen=True)
@@ -23,12 +28,18 @@ class NetSettings:
     """What the sampler is made of.
 
     patch: sizes of a token, None for a sensible one. prior: a name of `nmcmc.priors`, None for the best that applies.
-    net: "transformer", or "none" for the prior alone. zero_head: start as the prior exactly.
+    chi, form: bond and form of boundary-mps. sweeps: of belief, None for its default.
+    net: "transformer", "linear", or "none" for the prior alone. window: columns to each side that a linear residual
+    looks at, None for what its samples can pay. zero_head: start as the prior exactly.
     """
 
     patch: tuple[int, ...] | None = None
     prior: str | None = None
+    chi: int = 16
+    form: str = "two-leg"
+    sweeps: int | None = None
     net: str = "transformer"
+    window: int | None = None
     head: str = "tree"
     width: int = 64
     layers: int = 1
@@ -42,13 +53,22 @@ def default_steps(n_spins: int) -> int:
 
 
 def build_sampler(
-    hamiltonian: Hamiltonian, beta: float, settings: NetSettings, seed: int = 0
+    hamiltonian: Hamiltonian,
+    beta: float,
+    settings: NetSettings,
+    seed: int = 0,
+    environment: Environment | None = None,
 ) -> AutoregressiveSampler:
-    """An untrained sampler on the CPU; ValueError for settings that do not fit the model."""
-    tokens = tokens_for(hamiltonian, settings.patch)
-    prior = make_prior(settings.prior or default_prior(hamiltonian, tokens), hamiltonian, tokens, beta)
-    if settings.head not in HEADS:
-        raise ValueError(f"net.head={settings.head}: {', '.join(HEADS)} is needed")
+    """An untrained sampler on the CPU; ValueError for settings that do not fit the model.
+
+    environment: of the boundary-mps prior, where it is known already.
+    """
+    settings = resolved(hamiltonian, settings)
+    tokens = tokens_of(hamiltonian, settings)
+    prior = make_prior(
+        settings.prior, hamiltonian, tokens, beta, chi=settings.chi, form=settings.form, sweeps=settings.sweeps,
+        environment=environment,
+    )  # fmt: skip
     head = HEADS[settings.head](tokens.vocabulary)
     network = None
     if settings.net == "transformer":
@@ -56,16 +76,44 @@ def build_sampler(
             tokens.n_tokens, tokens.vocabulary, head.n_outputs, width=settings.width, layers=settings.layers,
             heads=settings.heads, zero_head=settings.zero_head, generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
-    elif settings.net != "none":
-        raise ValueError(f"net={settings.net}: transformer or none is needed")
+    elif settings.net == "linear":
+        network = LinearResidual(hamiltonian, tokens, settings.window)
     return AutoregressiveSampler(hamiltonian, beta, tokens, prior, head, network)
 
 
+def tokens_of(hamiltonian: Hamiltonian, settings: NetSettings) -> Tokens:
+    """The generation order; parts of rows by default for the priors that go spin by spin."""
+    return tokens_for(hamiltonian, settings.patch, rows=settings.prior in SPINWISE)
+
+
 def resolved(hamiltonian: Hamiltonian, settings: NetSettings) -> NetSettings:
-    """The same settings with patch and prior spelled out."""
-    tokens = tokens_for(hamiltonian, settings.patch)
-    patch = tokens.patch or (tokens.k,)
-    return replace(settings, patch=patch, prior=settings.prior or default_prior(hamiltonian, tokens))
+    """The same settings with patch, prior and window spelled out; ValueError for those that do not fit the model.
+
+    The prior is the strongest that applies.
+    """
+    of_patches = settings.head != "tree"
+    applicable = [prior for prior in STRONGEST_FIRST if not (of_patches and prior in SPINWISE)]
+    for prior in (settings.prior,) if settings.prior else applicable:
+        settings = replace(settings, prior=prior)
+        tokens = tokens_of(hamiltonian, settings)
+        refusal = prior_refusal(prior, hamiltonian, tokens, settings.chi)
+        if not refusal:
+            break
+    if refusal:
+        raise ValueError(refusal)
+    if settings.form not in FORMS:
+        raise ValueError(f"prior.form={settings.form}: {' or '.join(FORMS)} is needed")
+    if settings.head not in HEADS:
+        raise ValueError(f"net.head={settings.head}: {', '.join(HEADS)} is needed")
+    if settings.head != "tree" and (prior in SPINWISE or settings.net == "linear"):
+        raise ValueError(f"net.head={settings.head} needs a prior of whole patches; use net.head=tree")
+    if settings.net not in NETS:
+        raise ValueError(f"net={settings.net}: {', '.join(NETS[:-1])} or {NETS[-1]} is needed")
+    if settings.net == "transformer" and settings.width % settings.heads:
+        raise ValueError(f"net.heads={settings.heads} does not divide net.width={settings.width}")
+    if settings.net == "linear" and settings.window is None:
+        settings = replace(settings, window=choose_window(FITTED_STATES, hamiltonian))
+    return replace(settings, patch=tokens.patch or (tokens.k,))
 
 
 def published(net: NetSettings, train: TrainSettings) -> tuple[NetSettings, TrainSettings]:

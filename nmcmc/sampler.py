@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from mc.hamiltonian import Hamiltonian
 from nmcmc.networks.heads import SoftmaxHead, TreeHead
+from nmcmc.networks.linear import LinearResidual
 from nmcmc.networks.transformer import Transformer
-from nmcmc.priors import Prior
+from nmcmc.priors.base import SpinPrior
+from nmcmc.spinwise import draw_spins, spin_log_odds, spin_log_probs
 from nmcmc.tokens import Tokens
 
 LN2 = math.log(2.0)
@@ -36,7 +38,8 @@ class AutoregressiveSampler(nn.Module):
     """q(s) = prod_j q(t_j | t_<j), each factor prior x network, normalised by the head.
 
     hamiltonian, beta: the target (beta in 1/J, k_B = 1).
-    tokens, prior, head: as their classes say. network: a Transformer, or None for the prior alone.
+    tokens, prior, head: as their classes say. network: Transformer or LinearResidual, or None for the prior alone.
+    A prior that knows single spins only, and a LinearResidual, go with the tree head and are drawn spin by spin.
     canonical: the Z2 frame: the first spin is drawn as -1, then the whole state is flipped with probability 1/2,
     log q = log q(canonical) - ln 2. Default: on for Z2-symmetric Hamiltonians; ValueError for others.
     max_batch: most states handled at once, larger requests are split; None for about 2^19 spins, at most 512 states.
@@ -47,9 +50,9 @@ class AutoregressiveSampler(nn.Module):
         hamiltonian: Hamiltonian,
         beta: float,
         tokens: Tokens,
-        prior: Prior,
+        prior: SpinPrior,
         head: TreeHead | SoftmaxHead,
-        network: Transformer | None = None,
+        network: Transformer | LinearResidual | None = None,
         canonical: bool | None = None,
         max_batch: int | None = None,
     ):
@@ -59,7 +62,10 @@ class AutoregressiveSampler(nn.Module):
             raise ValueError("the Z2 frame needs E(-s) = E(s); this Hamiltonian has fields or odd interactions")
         self.hamiltonian, self.beta, self.tokens, self.head = hamiltonian, float(beta), tokens, head
         self.prior, self.network, self.canonical = prior, network, canonical
-        self.max_batch = max_batch or min(512, max(8, 2**19 // tokens.n_spins))
+        self.spinwise = prior.spinwise or getattr(network, "spinwise", False)
+        if self.spinwise and head.name != "tree":
+            raise ValueError(f"net.head={head.name} needs a prior of whole patches; use net.head=tree")
+        self.max_batch = max_batch or prior.batch()
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +93,8 @@ class AutoregressiveSampler(nn.Module):
 
         log q comes in float64 from the very log-odds that decided each spin. In the canonical frame it lacks - ln 2.
         """
+        if self.spinwise:
+            return draw_spins(self, n, generator)
         uniform = torch.rand(n, self.tokens.n_spins + 1, generator=generator, dtype=torch.float64).to(self.device)
         state = self.prior.start(n)
         cache = self.network.start(n) if self.network is not None else None
@@ -143,6 +151,9 @@ class AutoregressiveSampler(nn.Module):
     def token_log_probs(self, spins: Tensor) -> Tensor:
         """log q of every token (batch, n_tokens) float64 of states (batch, N); without the ln 2 of the Z2 frame."""
         spins = self.to_canonical(spins)
+        if self.spinwise:
+            log_q = spin_log_probs(spin_log_odds(self, spins), spins, self.prior.sites.view(-1))
+            return log_q.unflatten(1, (self.tokens.n_tokens, -1)).sum(-1)
         tokens = self.prior.token_values(spins)
         with torch.no_grad():
             prior = self.prior.patch_logits_of(spins)

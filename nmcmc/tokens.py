@@ -107,8 +107,10 @@ def group_tokens(n_spins: int, k: int) -> Tokens:
     return Tokens(np.arange(n_spins).reshape(-1, k))
 
 
-def tokens_for(hamiltonian: Hamiltonian, patch: tuple[int, ...] | None = None) -> Tokens:
+def tokens_for(hamiltonian: Hamiltonian, patch: tuple[int, ...] | None = None, rows: bool = False) -> Tokens:
     """Tokens of a Hamiltonian: patches on a lattice, groups on a graph; a sensible size when `patch` is None.
+
+    rows: of a single row by default, for a prior that goes row by row.
 
     The default is the largest token of at most 8 spins, on a lattice the one with the fewest rows not above its
     columns: wide patches train better than tall ones (arXiv:2604.27738).
@@ -121,10 +123,12 @@ def tokens_for(hamiltonian: Hamiltonian, patch: tuple[int, ...] | None = None) -
         return group_tokens(hamiltonian.n_spins, patch[0] if patch else sizes[-1])
     if patch is not None:
         return patch_tokens(lattice, patch)
-    return patch_tokens(lattice, _default_patch(lattice.shape))
+    return patch_tokens(lattice, _default_patch(lattice.shape, rows))
 
 
-def _default_patch(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _default_patch(shape: tuple[int, ...], rows: bool) -> tuple[int, ...]:
+    if rows:
+        shape = (1,) * (len(shape) - 1) + shape[-1:]
     axes = [[p for p in range(1, DEFAULT_SPINS_A_TOKEN + 1) if length % p == 0] for length in shape]
     choices = [p for p in np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape)).tolist()
                if np.prod(p) <= DEFAULT_SPINS_A_TOKEN]  # fmt: skip

@@ -32,6 +32,7 @@ class TrainSettings:
     validate_every: steps between validations on `validation_draws` states drawn from q with one fixed stream; None
         for 1024, fewer beyond 16 x 16.
     seed: of the training's random numbers.
+    states: of the target that a linear residual is fitted to, None for 16,000.
     """
 
     objective: str = "soft-distillation"
@@ -49,6 +50,7 @@ class TrainSettings:
     validate_every: int = 50
     validation_draws: int | None = None
     seed: int = 0
+    states: int | None = None
 
 
 def sized(settings: TrainSettings, n_spins: int) -> TrainSettings:
@@ -102,6 +104,29 @@ def validate(sampler: AutoregressiveSampler, n: int, seed: int) -> tuple[float, 
     return float(-log_weight.mean()), float(effective_sample_size(log_weight))
 
 
+def validation_seed_of(seed: int) -> int:
+    """The seed of the fixed validation draw of a training."""
+    return int(np.random.SeedSequence(seed, spawn_key=(2**31,)).generate_state(1)[0])
+
+
+def record_score(
+    training: Training, sampler: AutoregressiveSampler, loss: float, n: int, seed: int, began: float
+) -> float:
+    """Add a row to the history and keep the weights if they are the best so far; returns the ESS.
+
+    n, seed: of the validation draw. began: process time at which this training would have begun without a break.
+    """
+    value, ess = validate(sampler, n, seed)
+    training.cpu_seconds = time.process_time() - began
+    row = (training.step, loss, value / sampler.beta if sampler.beta else math.nan, ess, training.cpu_seconds)
+    for name, entry in zip(HISTORY, row, strict=True):
+        training.history[name].append(float(entry))
+    if value < training.best_score:
+        training.best_score = value
+        training.best_weights = {name: p.detach().clone() for name, p in sampler.network.state_dict().items()}
+    return ess
+
+
 def training_step(
     sampler: AutoregressiveSampler,
     objective: Objective,
@@ -149,7 +174,7 @@ def train(
     if training.weights:
         sampler.network.load_state_dict(training.weights)
         optimizer.load_state_dict(copy.deepcopy(training.optimizer))
-    validation_seed = int(np.random.SeedSequence(settings.seed, spawn_key=(2**31,)).generate_state(1)[0])
+    validation_seed = validation_seed_of(settings.seed)
     began, saved, cpu_before = time.monotonic(), time.monotonic(), training.cpu_seconds - time.process_time()
 
     def keep() -> None:
@@ -159,18 +184,11 @@ def train(
         save(training)
 
     def score(loss: float) -> None:
-        value, ess = validate(sampler, settings.validation_draws, validation_seed)
-        training.cpu_seconds = cpu_before + time.process_time()
-        row = (training.step, loss, value / sampler.beta if sampler.beta else math.nan, ess, training.cpu_seconds)
-        for name, entry in zip(HISTORY, row, strict=True):
-            training.history[name].append(float(entry))
+        ess = record_score(training, sampler, loss, settings.validation_draws, validation_seed, -cpu_before)
         if training.step == 0:
             silent = not (sampler.network.head.weight.any() or sampler.network.first.any())
             prior = ess if silent else validate(sampler.prior_alone(), settings.validation_draws, validation_seed)[1]
             training.prior_ess = prior
-        if value < training.best_score:
-            training.best_score = value
-            training.best_weights = {name: p.detach().clone() for name, p in sampler.network.state_dict().items()}
 
     if training.step == 0 and not training.history["step"]:
         score(math.nan)

@@ -8,12 +8,14 @@ from scipy.special import logsumexp
 import mc
 from mc.exact import exact
 from nmcmc.networks.heads import TreeHead
-from nmcmc.priors import PRIORS, default_prior, make_prior
+from nmcmc.priors import make_prior, prior_refusal
+from nmcmc.recipe import NetSettings, resolved
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.tokens import tokens_for
 from tests.enumerated import law
 
 BETA = 0.6
+PRIORS = ("none", "local", "lookahead")  # of whole patches; the others have test files of their own
 
 MODELS = {
     "torus": lambda **size: mc.models.ising(**size),
@@ -294,12 +296,24 @@ def test_lookahead_is_refused_where_it_does_not_apply(build, patch, complaint):
     tokens = tokens_for(hamiltonian, patch)
     with pytest.raises(ValueError, match=complaint):
         make_prior("lookahead", hamiltonian, tokens, BETA)
-    assert default_prior(hamiltonian, tokens) == "local"
+    assert "lookahead" in prior_refusal("lookahead", hamiltonian, tokens)
 
 
-def test_lookahead_is_the_default_where_it_applies():
-    for hamiltonian in (mc.models.ising(L=8), mc.models.ea2d(L=5, h="gauss:1", seed=1)):
-        assert default_prior(hamiltonian, tokens_for(hamiltonian)) == "lookahead"
+@pytest.mark.parametrize(
+    ("build", "changes", "name", "patch"),
+    [
+        (lambda: mc.models.ising(L=8), {}, "boundary-mps", (1, 8)),
+        (lambda: mc.models.ea2d(L=5, h="gauss:1", seed=1), {}, "boundary-mps", (1, 5)),
+        (lambda: mc.models.ising(L=8), {"patch": (2, 4)}, "lookahead", (2, 4)),
+        (lambda: mc.models.ising(L=8), {"head": "softmax"}, "lookahead", (2, 4)),
+        (lambda: mc.models.ea3d(L=4, seed=1), {}, "belief", (1, 1, 4)),
+        (lambda: mc.models.sk(N=12, seed=1), {}, "belief", (6,)),
+        (lambda: mc.models.pspin(N=8, p=3, seed=1), {}, "local", (8,)),
+    ],
+)
+def test_the_strongest_prior_that_applies_is_the_default(build, changes, name, patch):
+    net = resolved(build(), NetSettings(**changes))
+    assert (net.prior, net.patch) == (name, patch)
 
 
 def test_an_unknown_prior_is_refused():

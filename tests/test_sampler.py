@@ -8,7 +8,7 @@ import torch
 
 import mc
 from mc.exact import exact
-from nmcmc.priors import PRIORS, default_prior, make_prior
+from nmcmc.priors import PRIORS, SPINWISE, make_prior, prior_refusal
 from nmcmc.recipe import NetSettings, build_sampler
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.tokens import tokens_for
@@ -39,11 +39,12 @@ SYSTEMS = {
 }  # fmt: skip
 CASES = []
 for system, (build, patch) in SYSTEMS.items():
-    best = default_prior(build(), tokens_for(build(), patch))
     if build().n_spins == 16:  # 65536 states take their time
         CASES += [(system, "local", "softmax"), (system, "lookahead", "tree")]
         continue
-    CASES += [(system, prior, head) for prior in PRIORS[: PRIORS.index(best) + 1] for head in ("tree", "softmax")]
+    applies = [prior for prior in PRIORS if not prior_refusal(prior, build(), tokens_for(build(), patch))]
+    CASES += [(system, prior, "tree") for prior in applies]
+    CASES += [(system, prior, "softmax") for prior in applies if prior not in SPINWISE]
 
 
 def shaken(sampler, seed, size):
@@ -272,7 +273,7 @@ def test_no_states_are_scored_as_none():
     ("changes", "complaint"),
     [
         (dict(head="round"), "net.head=round: tree, softmax"),
-        (dict(net="mlp"), "net=mlp: transformer or none"),
+        (dict(net="mlp"), "net=mlp: transformer, linear or none"),
         (dict(width=10, heads=4), "net.heads=4 does not divide net.width=10"),
         (dict(prior="best"), "prior=best"),
         (dict(patch=(3,)), "does not divide"),

@@ -322,8 +322,8 @@ def test_a_checkpoint_gives_back_the_sampler_with_its_best_weights(build, net, t
 
 def test_settings_survive_as_plain_values():
     net = resolved(torus(), NetSettings())
-    assert net.patch == (2, 4)
-    assert net.prior == "lookahead"
+    assert net.patch == (1, 4)
+    assert net.prior == "boundary-mps"
     assert net_from_plain(as_plain(net)) == net
     assert net_from_plain(as_plain(NetSettings())) == NetSettings()
 

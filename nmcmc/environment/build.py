@@ -127,11 +127,18 @@ def absorb(T: np.ndarray, right: np.ndarray, down: np.ndarray, field: np.ndarray
     return wide
 
 
-def estimate(couplings: SquareCouplings, chi: int, form: str, itemsize: int = 4) -> tuple[float, float]:
-    """(seconds, bytes) that `build_environment` and its sampler need; seconds from a trial of the matrices' size."""
+def estimate(couplings: SquareCouplings, chi: int, form: str, trial: bool = True) -> tuple[float, float]:
+    """(seconds, bytes) that `build_environment` and its sampler need.
+
+    The seconds come from a trial with matrices of the size in question; NaN with trial=False.
+    """
     height, width = couplings.shape
     legs, n = legs_of(couplings, form), 1 if has_equal_columns(couplings) else width
     D = 2 * WIDER * chi
+    stored = height * n * 2 * legs * chi * chi * (8 + 8)
+    size = float(stored + 6 * n * 2 * legs * D * D * 8)
+    if not trial:
+        return float("nan"), size
     rng = np.random.default_rng(0)
     X, site = rng.normal(size=(1, D, D)), rng.normal(size=(1, D, 2, legs, D))
     began = time.process_time()
@@ -141,8 +148,7 @@ def estimate(couplings: SquareCouplings, chi: int, form: str, itemsize: int = 4)
     turns = 2 if couplings.periodic[1] else 1
     unrolled = turns * (width if n == 1 else n)
     seconds = height * (2 * unrolled + n) * 0.7 * one
-    stored = height * n * 2 * legs * chi * chi * (8 + itemsize)
-    return seconds, float(stored + 6 * n * 2 * legs * D * D * 8)
+    return seconds, size
 
 
 def memory_at_hand() -> float:

@@ -1,8 +1,8 @@
 """Compression of matrix-product states on a chain or on a ring.
 
-A state is an array T (n_sites, G, a, s, t, b): G independent states side by side, a and b the bonds to the left and to
-the right, s and t physical. On a ring the right bond of the last site is the left bond of the first; on a chain those
-outer bonds are a single index, number 0 of a padded axis. A ring of equal sites may be given by one of them.
+A state is an array T (n_sites, G, a, s, t, b): G independent states side by side, a and b the bonds to the left and
+to the right, s and t physical. On a ring the right bond of the last site is the left bond of the first; on a chain
+the outer bonds are a single index, number 0 of a padded axis. A ring of equal sites may be given by one of them.
 
 At each bond the triangular factors X of all that lies left of it and Y of all that lies right of it give the singular
 values of the cut, X Y = U S V, and the chi largest are kept: the optimum for a chain (Schollwoeck, Ann. Phys. 326, 96
@@ -42,7 +42,7 @@ def compress(T: np.ndarray, chi: int, ring: bool, length: int, pool: Executor | 
         kept = min(chi, S.shape[1])
         S = S[:, :kept]
         with np.errstate(divide="ignore"):
-            scale = np.where(S > SMALLEST * S[:, :1], 1.0 / np.sqrt(S), 0.0)
+            scale = np.where(SMALLEST * S[:, :1] < S, 1.0 / np.sqrt(S), 0.0)
         into[j] = Y @ V[:, :kept].swapaxes(1, 2) * scale[:, None, :]
         out[j] = scale[:, :, None] * (U[:, :, :kept].swapaxes(1, 2) @ X)
     width = max((p.shape[2] for p in into if p is not None), default=1)

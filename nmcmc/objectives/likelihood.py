@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nmcmc.objectives.base import Batch, StepRandomness
 from nmcmc.patch_energy import PatchEnergy, site_rows
+from nmcmc.row_labels import row_labels
 from nmcmc.sampler import AutoregressiveSampler
+from nmcmc.spinwise import spin_log_odds
 
 
 class Likelihood:
@@ -48,15 +51,22 @@ class SoftLikelihood(Likelihood):
         return soft_label_loss(self.sampler, self.label, part.spins)
 
 
-def label_energy(sampler: AutoregressiveSampler) -> PatchEnergy:
-    """- beta E of every value of every token given all other spins."""
+def label_energy(sampler: AutoregressiveSampler) -> PatchEnergy | None:
+    """- beta E of every value of every token given all other spins; None for samplers that go spin by spin."""
+    if sampler.spinwise:
+        return None
     energy = PatchEnergy(sampler.hamiltonian, sampler.tokens, sampler.beta, around="all")
     return energy.to(sampler.device)
 
 
-def soft_label_loss(sampler: AutoregressiveSampler, label: PatchEnergy, spins: Tensor) -> Tensor:
-    """Cross entropy of q with the heat-bath laws of the tokens, summed over states and tokens."""
+def soft_label_loss(sampler: AutoregressiveSampler, label: PatchEnergy | None, spins: Tensor) -> Tensor:
+    """Cross entropy of q with the heat-bath laws of the tokens, summed over states and tokens.
+
+    Spin by spin for samplers that go so: with the laws of the spins given their past in the row and all other rows.
+    """
     spins = sampler.to_canonical(spins)
+    if label is None:
+        return spin_label_loss(sampler, spins)
     tokens = sampler.prior.token_values(spins)
     with torch.no_grad():
         labels = label.of_all(site_rows(spins))
@@ -64,3 +74,12 @@ def soft_label_loss(sampler: AutoregressiveSampler, label: PatchEnergy, spins: T
             labels[0] = sampler.head.forbid_first_bit_of_label(labels[0])
         prior = sampler.prior.patch_logits_of(spins)
     return sampler.head.cross_entropy(prior, sampler.forward_outputs(tokens), labels)
+
+
+def spin_label_loss(sampler: AutoregressiveSampler, spins: Tensor) -> Tensor:
+    """Cross entropy with `row_labels` of states in the canonical frame, the first spin of that frame left out."""
+    labels = row_labels(sampler.hamiltonian, sampler.beta, spins.to(torch.int8).cpu().numpy())
+    labels = torch.from_numpy(labels).to(sampler.device)[:, sampler.prior.sites.view(-1)]
+    first = 1 if sampler.canonical else 0
+    odds = spin_log_odds(sampler, spins)[:, first:]
+    return (functional.softplus(odds) - labels[:, first:] * odds).sum(dtype=torch.float64)

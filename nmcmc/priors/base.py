@@ -38,6 +38,10 @@ class SpinPrior(nn.Module):
         self.register_buffer("sites", torch.from_numpy(tokens.sites.copy()), persistent=False)
         self.register_buffer("values", torch.from_numpy(tokens.table.astype("float32")), persistent=False)  # (V, k)
 
+    def batch(self) -> int:
+        """Most states that are drawn or scored at once in a modest amount of memory."""
+        return min(512, max(8, 2**19 // self.tokens.n_spins))
+
     def start(self, batch: int) -> PriorState:
         """The state before anything is drawn."""
         return PriorState(torch.ones(self.tokens.n_spins + 1, batch, device=self.values.device))

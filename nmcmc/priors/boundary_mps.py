@@ -25,10 +25,10 @@ def boundary_mps_refusal(hamiltonian: Hamiltonian, tokens: Tokens, chi: int = 1)
     """Why the prior does not apply to this model, order and bond; "" where it does."""
     refusal = square_refusal(hamiltonian)
     if refusal:
-        return f"prior=boundary-mps: {refusal}"
+        return f"prior=boundary-mps: {refusal}; use prior=belief, or prior=local"
     if tokens.patch is None or tokens.patch[0] != 1:
         shape = "x".join(map(str, tokens.patch or ()))
-        return f"prior=boundary-mps draws row by row, patch={shape} is taller than a row"
+        return f"prior=boundary-mps draws row by row, patch={shape} is taller; use patch=1x4, or prior=lookahead"
     if chi < 1:
         return f"prior.chi={chi}: an integer of at least 1 is needed"
     return ""
@@ -47,7 +47,7 @@ class BoundaryMPS(SpinPrior):
         super().__init__(tokens)
         refusal = boundary_mps_refusal(hamiltonian, tokens)
         if refusal:
-            raise ValueError(f"{refusal}; use prior=lookahead or prior=local, or patch=1x4")
+            raise ValueError(refusal)
         couplings = square_couplings(hamiltonian)
         self.height, self.width = couplings.shape
         self.ring, torus = couplings.periodic[1], couplings.periodic[0]

@@ -1,0 +1,135 @@
+"""A short pilot: which prior, which bond, and whether a fitted residual can pay.
+
+Every choice here follows from the model, the size of the run and draws with a fixed seed, never from a clock, so that
+the same command makes the same chain on another machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from mc.hamiltonian import Hamiltonian
+from mc.weighted import effective_sample_size, log_mean_weight
+from nmcmc.linear_fit import EXCESS
+from nmcmc.recipe import FITTED_STATES, NetSettings, resolved
+from nmcmc.sampler import AutoregressiveSampler
+
+LADDER = (4, 8, 12, 16, 20, 24, 32)  # bonds tried, from the smallest upwards
+FIRST_OF_LARGE = 12  # bond to begin with beyond 100 x 100
+GOOD_ENOUGH = 0.5  # expected ESS from which the cost of a run may end the climb
+LONGEST_SAMPLING = 1800.0  # nominal seconds of drawing beyond which a larger bond is not taken
+SPINS_OF_A_PILOT = 2**20
+LARGEST_TRAINED = 1024  # spins up to which a transformer is worth its training on a CPU
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What a few draws of a prior say. expected_ess: the lesser of their ESS and that of Gaussian log weights.
+
+    spread: standard deviation of ln w. replaced: share of conditionals that the local field decided.
+    """
+
+    net: NetSettings
+    draws: int
+    ess: float
+    spread: float
+    log_z: float
+    replaced: float
+
+    @property
+    def expected_ess(self) -> float:
+        return min(self.ess, math.exp(-(self.spread**2)))
+
+    def line(self) -> str:
+        name = self.net.prior
+        if name == "boundary-mps":
+            name += f" chi={self.net.chi} ({self.net.form})"
+        kept = f", {self.replaced:.1g} of the conditionals from local fields" if self.replaced else ""
+        return f"pilot of {self.draws} draws: {name}: ESS {self.ess:.3f}, sd of ln w {self.spread:.2f}{kept}"
+
+
+def run_pilot(sampler: AutoregressiveSampler, net: NetSettings, seed: int) -> Pilot:
+    """Draws of the prior alone, as many as make about a million spins, 64 to 1024."""
+    sampler = sampler.prior_alone()
+    n = int(min(1024, max(64, SPINS_OF_A_PILOT // sampler.tokens.n_spins)))
+    spins, log_q = sampler.sample(n, torch.Generator().manual_seed(seed))
+    log_weight = -sampler.beta * sampler.hamiltonian.energy(spins) - log_q
+    decided = max(getattr(sampler.prior, "decided", 0), 1)
+    replaced = getattr(sampler.prior, "replaced", 0) / decided
+    ess, log_z = float(effective_sample_size(log_weight)), float(log_mean_weight(log_weight)[0])
+    return Pilot(net, n, ess, float(np.std(log_weight)), log_z, replaced)
+
+
+def nominal_seconds(hamiltonian: Hamiltonian, net: NetSettings) -> float:
+    """Seconds to draw a state from a boundary-mps prior on one core of the machine this was fitted on."""
+    legs = 2 if net.form == "two-leg" and hamiltonian.lattice.periodic[0] else 1
+    if hamiltonian.lattice.periodic[1]:
+        return hamiltonian.n_spins * (1.5e-6 + 1.1e-9 * legs * net.chi**3)
+    return hamiltonian.n_spins * (0.7e-6 + 1.5e-9 * legs * net.chi**2)
+
+
+def choose_prior(
+    hamiltonian: Hamiltonian,
+    net: NetSettings,
+    target_ess: float,
+    states: int,
+    seconds: float,
+    seed: int,
+    build: Callable[[NetSettings], AutoregressiveSampler],
+    report: Callable[[str], None],
+    bonds: tuple[int, ...] = LADDER,
+) -> Pilot:
+    """The prior that applies; of boundary-mps the smallest of `bonds` whose ESS may reach target_ess.
+
+    states: that the run will draw. seconds: wall time that they may take. A larger bond is not tried once drawing
+    would take longer than that (nominally), unless the ESS is still below one half. build(net) makes a sampler.
+    report() is told each pilot.
+    """
+    net = resolved(hamiltonian, net)
+    if net.prior != "boundary-mps":
+        pilot = run_pilot(build(net), net, seed)
+        report(pilot.line())
+        return pilot
+    if len(bonds) > 1 and hamiltonian.n_spins > 10_000:
+        bonds = tuple(chi for chi in bonds if chi >= FIRST_OF_LARGE)
+    best: Pilot | None = None
+    for chi in bonds:
+        trial = replace(net, chi=chi)
+        costly = states * nominal_seconds(hamiltonian, trial) > min(seconds, LONGEST_SAMPLING)
+        if best is not None and costly and (best.expected_ess >= GOOD_ENOUGH or seconds < math.inf):
+            break
+        pilot = run_pilot(build(trial), trial, seed)
+        report(pilot.line())
+        # Below a few effective draws the ESS is noise; the spread of ln w still tells which is better.
+        if best is None or pilot.expected_ess >= best.expected_ess or pilot.spread < best.spread:
+            best = pilot
+        if pilot.expected_ess >= target_ess:
+            break
+    return best
+
+
+def choose_network(hamiltonian: Hamiltonian, pilot: Pilot, target_ess: float) -> tuple[NetSettings, str]:
+    """Settings with the network that can help, and the reason in words.
+
+    A linear residual costs about EXCESS x weights / states nats (sample-size law) and is taken where that
+    is less than half of what the prior lacks. Priors of whole patches have the transformer.
+    """
+    ess, lack = pilot.expected_ess, 0.5 * pilot.spread**2
+    if ess >= target_ess:
+        return replace(pilot.net, net="none"), f"no training: the prior alone reaches {ess:.3f} of {target_ess:g}"
+    if pilot.net.prior in ("boundary-mps", "belief"):
+        trial = resolved(hamiltonian, replace(pilot.net, net="linear"))
+        weights = hamiltonian.n_spins * (4 * trial.window + 5)
+        price = EXCESS * weights / FITTED_STATES
+        if hamiltonian.is_pairwise and price < 0.5 * lack:
+            return trial, f"a linear residual is fitted: the prior lacks about {lack:.2g} nats, it costs {price:.2g}"
+        why = f"the prior lacks about {lack:.2g} nats, a fit to {FITTED_STATES} states would cost {price:.2g}"
+        return replace(pilot.net, net="none"), f"no training: {why}"
+    if hamiltonian.n_spins <= LARGEST_TRAINED:
+        return replace(pilot.net, net="transformer"), "a transformer is trained"
+    return replace(pilot.net, net="none"), f"no training: {hamiltonian.n_spins} spins are too many for it on a CPU"
