@@ -20,7 +20,7 @@ from nmcmc.recipe import FITTED_STATES, NetSettings, resolved
 from nmcmc.sampler import AutoregressiveSampler
 
 LADDER = (4, 8, 12, 16, 20, 24, 32)  # bonds tried, from the smallest upwards
-FIRST_OF_LARGE = 12  # bond to begin with beyond 100 x 100
+FIRST_OF_LARGE = 16  # bond to begin with beyond 100 x 100
 GOOD_ENOUGH = 0.5  # expected ESS from which the cost of a run may end the climb
 LONGEST_SAMPLING = 1800.0  # nominal seconds of drawing beyond which a larger bond is not taken
 SPINS_OF_A_PILOT = 2**20

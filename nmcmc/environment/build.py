@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mc.square import SquareCouplings
-from nmcmc.environment.compress import compress, singular_values, triangle
+from nmcmc.environment.compress import FEWEST, UNROLLED, compress, singular_values, triangle
 
 SPIN = np.array([-1.0, 1.0])
 FORMS = ("two-leg", "one-leg")
@@ -141,14 +141,16 @@ def estimate(couplings: SquareCouplings, chi: int, form: str, trial: bool = True
         return float("nan"), size
     rng = np.random.default_rng(0)
     X, site = rng.normal(size=(1, D, D)), rng.normal(size=(1, D, 2, legs, D))
-    began = time.process_time()
-    triangle(X, site)
-    singular_values(X)
-    one = time.process_time() - began
-    turns = 2 if couplings.periodic[1] else 1
-    unrolled = turns * (width if n == 1 else n)
-    seconds = height * (2 * unrolled + n) * 0.7 * one
-    return seconds, size
+
+    def seconds_of(job: Callable[[], object]) -> float:
+        job()
+        began = time.perf_counter()
+        job()
+        return time.perf_counter() - began
+
+    swept = n + (min(max(width, FEWEST), UNROLLED) if couplings.periodic[1] else 0)
+    factors = seconds_of(lambda: triangle(X, site))  # those from both sides are made at the same time
+    return height * (swept * factors + n * seconds_of(lambda: singular_values(X))), size
 
 
 def memory_at_hand() -> float:

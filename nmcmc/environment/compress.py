@@ -6,7 +6,7 @@ the outer bonds are a single index, number 0 of a padded axis. A ring of equal s
 
 At each bond the triangular factors X of all that lies left of it and Y of all that lies right of it give the singular
 values of the cut, X Y = U S V, and the chi largest are kept: the optimum for a chain (Schollwoeck, Ann. Phys. 326, 96
-(2011), sec. 4.5). For a ring X and Y are those of the ring unrolled by a full turn on either side. The bond of a ring
+(2011), sec. 4.5). For a ring X and Y are those of the ring unrolled on either side. The bond of a ring
 need only be about the square root of the bond of a chain that holds the same ring, because each cut of that chain
 stands for two cuts of the ring. This is why periodic edges are rings here.
 """
@@ -19,8 +19,8 @@ import numpy as np
 from scipy.linalg import svd as careful_svd
 
 SMALLEST = 1e-13  # singular values below this, relative to the largest, are rounding
-CONVERGED = 1e-9  # relative change of X over a turn of a ring that no longer matters
-UNROLLED = 24  # sites of the unrolled ring on either side at least, for rings of few sites
+CONVERGED = 1e-9  # relative change of X from site to site of a ring of equal sites that no longer matters
+UNROLLED, FEWEST = 64, 24  # sites of the unrolled ring on either side: at most, at least
 
 
 def compress(T: np.ndarray, chi: int, ring: bool, length: int, pool: Executor | None = None) -> np.ndarray:
@@ -30,8 +30,8 @@ def compress(T: np.ndarray, chi: int, ring: bool, length: int, pool: Executor | 
     pool: of two workers or more, for the factors from the left and from the right.
     """
     n = len(T)
-    turns = -(-max(length, UNROLLED) // n) if ring else 0
-    jobs = [(T, turns), (T[::-1].transpose(0, 1, 5, 3, 4, 2), turns)]
+    ahead = min(max(length, FEWEST), UNROLLED) if ring else 0
+    jobs = [(T, ahead), (T[::-1].transpose(0, 1, 5, 3, 4, 2), ahead)]
     run = pool.map if pool is not None else map
     left, right = run(lambda job: triangles(*job, ring), jobs)
     into: list[np.ndarray | None] = [None] * n  # (G, D, kept) to the right end of the sites left of bond j
@@ -60,19 +60,17 @@ def compress(T: np.ndarray, chi: int, ring: bool, length: int, pool: Executor | 
     return result / np.where(largest > 0, largest, 1.0)
 
 
-def triangles(T: np.ndarray, turns: int, ring: bool) -> list[np.ndarray]:
+def triangles(T: np.ndarray, ahead: int, ring: bool) -> list[np.ndarray]:
     """X (G, rows, a) of the bond left of every site: all that lies further left is an isometry times X.
 
-    turns: times round the ring before the X that are returned; 0 for a chain.
+    ahead: sites of the unrolled ring to the left of the first one; 0 for a chain.
     """
     G, D = T.shape[1:3]
     start = np.eye(D) if ring else np.eye(D)[:1]
     X = np.broadcast_to(start, (G, *start.shape))
-    for _ in range(turns):
-        before = X
-        for site in T:
-            X = triangle(X, site)
-        if before.shape == X.shape and np.abs(before - X).max() < CONVERGED:
+    for j in range(-ahead, 0):
+        before, X = X, triangle(X, T[j % len(T)])
+        if len(T) == 1 and before.shape == X.shape and np.abs(before - X).max() < CONVERGED:
             break
     found = []
     for site in T:
