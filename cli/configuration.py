@@ -9,6 +9,7 @@ from typing import Any
 WRITTEN_AS = {
     "mode": "--mode", "chains": "--chains", "warmup": "--warmup", "thin": "--thin", "rng_seed": "--rng-seed",
     "fingerprint": "the Hamiltonian", "net.net": "net", "net.patch": "patch", "net.prior": "prior",
+    "net.chi": "prior.chi", "net.form": "prior.form", "net.sweeps": "prior.sweeps",
     "net.zero_head": "train.recipe", "train.learning_rate": "train.lr", "train.schedule": "train.recipe",
     "train.warmup": "train.recipe", "train.betas": "train.recipe", "train.clip": "train.recipe",
 }  # fmt: skip
@@ -19,15 +20,15 @@ def first_difference(old: dict[str, Any], new: dict[str, Any]) -> str:
 
     Models and parameters that make the same Hamiltonian are no difference (L=8, or Lx=8 Ly=8).
     """
-    skipped = set()
+    skipped = {"asked"}  # what was asked of a pilot; what it found counts
     if old.get("fingerprint") is not None and old.get("fingerprint") == new.get("fingerprint"):
-        skipped = {"model", "parameters"}
+        skipped |= {"model", "parameters"}
     before, after = ({k: v for k, v in config.items() if k not in skipped} for config in (old, new))
     return _first_difference(before, after, "")
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str) -> str:
-    for key in sorted(old.keys() | new.keys(), key=lambda k: (k == "fingerprint", k)):
+    for key in sorted(old.keys() | new.keys(), key=lambda k: (k == "fingerprint", k != "prior", k)):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             found = _first_difference(a, b, f"{prefix}{key}.")

@@ -13,6 +13,7 @@ from cli.check import check_on_monte_carlo
 from cli.environments import Environments
 from cli.errors import UserError
 from cli.output import Stopper
+from cli.plan import make_plan
 from cli.results import Results
 from cli.work import Run
 from mc.chain import ChainWriter
@@ -30,14 +31,16 @@ SHARE_OF_CHECK = 0.2  # of the time of the run
 def check_before_work(work: Run) -> None:
     """Resolve the settings of the samplers into work.plan; UserError for what cannot be done."""
     clock = time.process_time()
+    restart = work.options.restart and work.mode == "train"
+    if work.options.checkpoint is not None and work.mode == "train":
+        if len(work.target.betas) > 1:
+            raise UserError("--checkpoint goes with one beta; leave it out to have one checkpoint for each")
+        neural.check_destination(work.options.checkpoint, work.target, work.target.betas[0], None, restart)
     work.environments = Environments(work.out.parent, work.screen)
-    work.plan = neural.make_plan(work, work.environments)
+    work.plan = make_plan(work, work.environments)
     work.seconds["build"] += time.process_time() - clock
     if not trains(work):
         return
-    if work.options.checkpoint is not None and len(work.target.betas) > 1:
-        raise UserError("--checkpoint goes with one beta; leave it out to have one checkpoint for each")
-    restart = work.options.restart and work.mode == "train"
     for beta in work.target.betas:
         neural.check_destination(destination(work, beta), work.target, beta, work.plan, restart)
 

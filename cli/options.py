@@ -11,7 +11,7 @@ from cli.settings import CLASSICAL, NEURAL
 # Options that somebody may write as draws=100.
 NAMES = ("mode", "out", "draws", "chains", "warmup", "thin", "rng-seed", "checkpoint", "device", "time-limit")
 DEVICES = ("auto", "cpu", "cuda")
-WARMUP_CLASSICAL, WARMUP_NEURAL = 1000, 100  # sweeps, and independence steps
+WARMUP_CLASSICAL, WARMUP_NEURAL, WARMUP_BLOCK = 1000, 100, 10  # sweeps, independence steps, block moves
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,10 @@ class Options:
         }
         return [name for name, idle in found.items() if idle]
 
-    def resolved(self, mode: str) -> Options:
+    def resolved(self, mode: str, move: str | None = None) -> Options:
         """The same with all that has no effect in this mode at one fixed value, so that it makes no other run."""
-        warmup = self.warmup if self.warmup is not None else WARMUP_NEURAL if mode in NEURAL else WARMUP_CLASSICAL
+        default = WARMUP_BLOCK if move == "block" else WARMUP_NEURAL if mode in NEURAL else WARMUP_CLASSICAL
+        warmup = self.warmup if self.warmup is not None else default
         if mode == "train":
             return replace(self, draws=0, chains=1, thin=1, warmup=0)
         if mode in ("nis", "prior"):

@@ -37,7 +37,7 @@ def run(command: str, target: Target, mode: str, given: dict[str, Any], options:
     """Do a run; returns the exit code. UserError for what cannot be done, before anything is written."""
     settings = {key: given.get(key, setting.default) for key, setting in SETTINGS.items() if mode in setting.modes}
     idle = [f"{key}=" for key in given if key not in settings] + options.idle(mode)
-    options = options.resolved(mode)
+    options = options.resolved(mode, settings.get("move"))
     out = options.out or default_out(target, mode)
     there = chain_there(out)
     every = spins_every(target, settings["spins.every"], options, there)
@@ -47,7 +47,7 @@ def run(command: str, target: Target, mode: str, given: dict[str, Any], options:
     deadline = began + options.time_limit if options.time_limit else math.inf
     with Stopper(deadline) as stop, contextlib.closing(open_writer(work)) as writer:
         announce(work, writer, idle)
-        if mode in NEURAL and must_prepare(work, writer):
+        if driver is None and must_prepare(work, writer):
             from cli import neural_run
 
             driver = neural_run.prepare(work, writer, stop)
@@ -81,7 +81,11 @@ def spins_every(target: Target, given: int | None, options: Options, there: Chai
 
 
 def check_before_work(work: Run) -> Driver | None:
-    """Refuse what cannot be done; returns the classical driver, or None for a neural mode."""
+    """Refuse what cannot be done; returns the driver, or None for a neural mode, whose samplers come first."""
+    if work.settings.get("move") == "block":
+        from cli.block_run import block_driver
+
+        return block_driver(work)
     if work.mode in NEURAL:
         from cli import neural_run
 
@@ -144,8 +148,10 @@ def configuration(work: Run) -> dict[str, Any]:
     return config if work.plan is None else config | work.plan.plain() | {"asked": work.plan.asked}
 
 
-def variables(mode: str) -> dict[str, tuple]:
+def variables(mode: str, move: str | None = None) -> dict[str, tuple]:
     """What the mode records beside energy and magnetization: {name: (own axes, dtype)}."""
+    if move == "block":
+        return dict.fromkeys(("accepted", "log_ratio"), NUMBER)
     names = {"nis": ("log_q", "log_weight"), "prior": ("log_q", "log_weight"), "pt": ("accepted", "swap_accepted")}
     neural = ("log_q", "log_weight", "accepted", "log_weight_proposed")
     return dict.fromkeys(names.get(mode, ("accepted",) if mode in CLASSICAL else neural), NUMBER)
@@ -161,7 +167,8 @@ def open_writer(work: Run) -> ChainWriter:
                 work.out, mode=work.mode, command=command, config=config, rng_seed=work.options.rng_seed,
                 hamiltonian=work.target.hamiltonian, betas=np.array(work.target.betas),
                 n_chains=work.options.chains, posterior={"energy": NUMBER, "magnetization": NUMBER},
-                sample_stats=variables(work.mode), spins_every=work.spins_every, overwrite=restart,
+                sample_stats=variables(work.mode, work.settings.get("move")), spins_every=work.spins_every,
+                overwrite=restart,
             )  # fmt: skip
         writer = resume_chain(work.out)
     except ChainError as error:

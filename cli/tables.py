@@ -15,6 +15,7 @@ IN_SHORT = ("energy", "abs_magnetization", "log_z")  # columns of the table with
 GRAVEST_FIRST = ("not converged", "constant", "too few effective draws", "not finite", "short")
 GOOD = "nothing to object: R-hat at most 1.05, chains of at least 50 tau_int, 20 effective draws"
 FAR_SIGMA = 5
+NOISE_FACTOR = 1.5  # between an ESS and that of Gaussian log weights, from which it is called noise
 IN_TABLE = ("log_z", "log_z_error", "log_z_exact", "log_z_sigma", "energy_exact")  # no need to say it twice
 
 
@@ -70,7 +71,7 @@ def verdict(results: Results) -> list[str]:
         where = f" at beta {_some(betas)}" if len(results.betas) > 1 else ""
         worst = max((e for _, _, e in found), key=_need)
         lines.append(f"{status}: {_some(names)}{where}: {worst.advice}")
-    lines += _against_exact(results) + _dropped_modes(results)
+    lines += _against_exact(results) + _dropped_modes(results) + _noisy_ess(results)
     return lines or [GOOD]
 
 
@@ -99,6 +100,20 @@ def _dropped_modes(results: Results) -> list[str]:
     found = f"{ess[worst]:.3f} on the sampler's own draws but {ess_mc[worst]:.3f} on Monte Carlo states"
     advice = "train further, or mix with sweeps (local=1)"
     return [f"dropped modes: ESS is {found} at beta {results.betas[worst]:.6g}: {advice}"]
+
+
+def _noisy_ess(results: Results) -> list[str]:
+    """A line when the ESS is not what log weights of this spread have: rare draws decide it."""
+    ess, gap = (np.array(results.diagnostics.get(name, []), ndmin=1) for name in ("ess", "dF"))
+    if not ess.size or ess.shape != gap.shape:
+        return []
+    off = np.abs(np.log(ess) + 2.0 * gap)  # Gaussian log weights have ESS = exp(-2 dF)
+    worst = int(np.nanargmax(off)) if np.isfinite(off).any() else 0
+    if not off[worst] > math.log(NOISE_FACTOR):
+        return []
+    expected = math.exp(-2.0 * gap[worst])
+    at = f"ESS {ess[worst]:.3g} but exp(-2 dF) = {expected:.2g} at beta {results.betas[worst]:.6g}"
+    return [f"noise: {at}: rare draws decide the ESS; take more draws, a larger prior.chi=, or move=block"]
 
 
 def diagnostics(results: Results) -> list[str]:

@@ -243,7 +243,8 @@ def test_an_interrupt_commits_and_says_how_to_go_on(tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupt_in_training_keeps_it(tmp_path):
-    words = ("run", "--mode", "nis", "ising", "L=6", "train.steps=1000000", "train.batch=16", "--out", "run.h5")
+    words = ("run", "--mode", "nis", "ising", "L=6", "prior=lookahead", "train.steps=1000000", "train.batch=16",
+             "--out", "run.h5")  # fmt: skip
     process = start(*words, folder=tmp_path)
     assert process.stdout.readline() == "out: run.h5\n"
     assert process.stdout.readline().startswith("sampler: training into ising-")
@@ -433,12 +434,12 @@ def test_the_published_recipe(nmcmc):
 
 def test_check_judges_the_sampler_on_monte_carlo_states(nmcmc):
     for words, name in ((("ising", "L=4"), "Wolff"), (("ea2d", "L=4", "beta=0.6"), "parallel tempering")):
-        run = nmcmc("run", "--mode", "prior", *words, "--draws", 200, "--check", "--json")
+        run = nmcmc("run", "--mode", "prior", *words, "prior=lookahead", "--draws", 200, "--check", "--json")
         assert f"check: log q on 4096 states of {name}" in run.out
         found = run.json["diagnostics"]
         assert found["ess_mc"] == pytest.approx(found["ess"], abs=0.15)
         assert found["kl_forward"] > 0
-    again = nmcmc("run", "--mode", "prior", "ising", "L=4", "--draws", 200, "--check")
+    again = nmcmc("run", "--mode", "prior", "ising", "L=4", "prior=lookahead", "--draws", 200, "--check")
     assert "check: " in again.out  # also of a chain that is complete
 
 
@@ -530,7 +531,7 @@ def test_options_without_effect_are_named(nmcmc):
 
 def test_progress_lines_in_a_log(nmcmc, monkeypatch):
     monkeypatch.setattr(cli.output, "LINE_EVERY", 0.0)
-    run = nmcmc("run", "--mode", "nmcmc", "ising", "L=4", *SMALL, "--draws", 50)
+    run = nmcmc("run", "--mode", "nmcmc", "ising", "L=4", "prior=lookahead", *SMALL, "--draws", 50)
     lines = run.err.splitlines()
     assert lines[0].startswith("training beta=0.440687: 1 of 6, about ")
     assert "ESS 0." in lines[0]

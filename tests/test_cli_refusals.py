@@ -237,7 +237,7 @@ REFUSED = [
     ((*RUN, "ising", "L=4", "--warmup", "5", "init=up", "--out", "chain.h5"), ("init is random, not up",)),
     ((*RUN, "ising", "L=4", "--warmup", "5", "spins.every=2", "--out", "chain.h5"), ("spins.every is 1, not 2",)),
     (("run", "--mode", "wolff", "ising", "L=4", "--warmup", "5", "--out", "chain.h5"), ("--mode is metropolis",)),
-    (("run", "--mode", "prior", "ising", "L=4", "prior=local", "--out", "prior.h5"), ("prior is lookahead, not",)),
+    (("run", "--mode", "prior", "ising", "L=4", "prior=local", "--out", "prior.h5"), ("prior is boundary-mps, not",)),
     (("train", "ising", "L=4", "train.lr=0.1", "train.steps=1", "train.batch=8", "--out", "t.h5"), ("train.lr is",)),
 ]
 
@@ -255,7 +255,8 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(words, said, wo
     assert len(err) < 1000
     for text in said:
         assert text in err
-    assert out == ""
+    # A pilot may have come before what is refused about a file that is there.
+    assert all(line.startswith(("out: ", "pilot of ", "sampler: prior=")) for line in out.splitlines())
     assert contents(workshop) == before
 
 

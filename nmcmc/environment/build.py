@@ -150,7 +150,7 @@ def estimate(couplings: SquareCouplings, chi: int, form: str, trial: bool = True
 
     swept = n + (min(max(width, FEWEST), UNROLLED) if couplings.periodic[1] else 0)
     factors = seconds_of(lambda: triangle(X, site))  # those from both sides are made at the same time
-    return height * (swept * factors + n * seconds_of(lambda: singular_values(X))), size
+    return 2.0 * height * (swept * factors + n * seconds_of(lambda: singular_values(X))), size
 
 
 def memory_at_hand() -> float:
