@@ -8,15 +8,12 @@ import time
 import numpy as np
 
 from cli.output import Screen, Stopper
-from mc.simulate import LocalDriver
-from mc.tempering import TemperingDriver
+from mc.equilibrium import equilibrium_driver
 from nmcmc.sampler import Proposal
 
 STATES, CHAINS = 4096, 4
 BLOCKS = 32  # in which the states come: how soon Ctrl-C is heard
 WARMUP = 1000
-LADDER = 12  # temperatures of the tempering, from a tenth of beta
-SEED = 10**6  # keeps the streams apart from those of the run
 
 
 def check_on_monte_carlo(
@@ -28,13 +25,8 @@ def check_on_monte_carlo(
     draws cannot. log_z: exact, or the sampler's estimate. NaN when stopped before there are states.
     """
     hamiltonian, beta = proposal.hamiltonian, proposal.beta
-    if hamiltonian.is_ferromagnet:
-        name, row = "Wolff", 0
-        driver = LocalDriver(hamiltonian, np.array([beta]), CHAINS, seed + SEED, rule="wolff")
-    else:
-        name, row = "parallel tempering", -1
-        betas = np.linspace(0.1 * beta, beta, LADDER) if beta > 0 else np.zeros(1)
-        driver = TemperingDriver(hamiltonian, betas, CHAINS, seed + SEED)
+    driver, name, row = equilibrium_driver(hamiltonian, beta, seed)
+    driver.thin = 1
     driver.warm_up(WARMUP // 2)
     began = time.monotonic()
     driver.warm_up(WARMUP // 2)

@@ -148,7 +148,12 @@ def fit(
         before = time.process_time() - clock
         with screen.progress("fit, spins", target.hamiltonian.n_spins) as update:
             training, result = train_linear(
-                sampler, states, plan.train.validation_draws, seed, update, stop=lambda: stop.interrupted
+                sampler,
+                states,
+                plan.train.validation_draws,
+                seed,
+                lambda done, spins: update(done),
+                stop=lambda: stop.interrupted,
             )
         screen.say(
             f"fit to {len(states)} states of {made}: {result.unseen_gain:.3g} nats gained on unseen ones, "

@@ -18,7 +18,7 @@ from cli.errors import UserError
 from cli.work import Run
 from mc.chain import ChainError, open_chain
 from nmcmc.checkpoint import Checkpoint, CheckpointError, load_checkpoint, require_target
-from nmcmc.pilot import LADDER, choose_network, choose_prior
+from nmcmc.pilot import LADDER, Choice, choose_network, choose_prior
 from nmcmc.recipe import NetSettings, as_plain, build_sampler, default_steps, net_from_plain, published, resolved
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.training import TrainSettings, sized
@@ -109,7 +109,10 @@ def make_plan(work: Run, environments: Environments) -> Plan:
     asked["net_open"] = network_open
     prior_open = net.prior == "boundary-mps" and not {"prior", "prior.chi"} & {k for k in given if given[k] != "auto"}
     if (network_open or prior_open) and given.get("move") != "block":
-        net = stored_net(work, asked) or pilot_net(work, net, environments, prior_open, network_open)
+        stored = stored_choice(work, asked)
+        net, states = stored or pilot_choice(work, net, environments, prior_open, network_open)
+        if training.states is None:
+            training = replace(training, states=states)
     return Plan(net, training, data, device, asked)
 
 
@@ -118,7 +121,7 @@ def as_plain_values(given: dict[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
 
 
-def stored_net(work: Run, asked: dict[str, Any]) -> NetSettings | None:
+def stored_choice(work: Run, asked: dict[str, Any]) -> tuple[NetSettings, int | None] | None:
     """What the pilot of the chain file that will go on decided, if it was asked the same."""
     if work.there is None or work.options.restart:
         return None
@@ -126,15 +129,15 @@ def stored_net(work: Run, asked: dict[str, Any]) -> NetSettings | None:
     same = config.get("fingerprint") == work.target.hamiltonian.fingerprint and config.get("mode") == work.mode
     same = same and config.get("beta") == list(work.target.betas) and config.get("asked") == asked
     try:
-        return net_from_plain(config["net"]) if same else None
+        return (net_from_plain(config["net"]), config["train"]["states"]) if same else None
     except (KeyError, TypeError):
         return None
 
 
-def pilot_net(
+def pilot_choice(
     work: Run, net: NetSettings, environments: Environments, prior_open: bool, network_open: bool
-) -> NetSettings:
-    """Prior, bond and network from a pilot at every beta: the largest bond and network that any of them needs."""
+) -> tuple[NetSettings, int | None]:
+    """Prior, bond and network from a pilot at every beta, as the hardest of them needs; and states for a fit."""
     target, options, screen = work.target, work.options, work.screen
     work.say_out()
     target_ess = work.settings["target_ess"]
@@ -153,14 +156,15 @@ def pilot_net(
         pilot = choose_prior(target.hamiltonian, net, target_ess, states, seconds, seed, build, screen.say, bonds)
         if hardest is None or pilot.net.chi > hardest.net.chi or pilot.expected_ess < hardest.expected_ess:
             hardest = pilot
-    chosen = replace(hardest.net, net=net.net)
+    choice = Choice(replace(hardest.net, net=net.net), None, "")
     if network_open:
-        chosen, why = choose_network(target.hamiltonian, hardest, target_ess)
-        screen.say(why)
+        choice = choose_network(target.hamiltonian, hardest, target_ess)
+        screen.say(choice.why)
     work.extra["pilot_ess"] = hardest.ess
+    chosen = choice.net
     bond = f" prior.chi={chosen.chi} prior.form={chosen.form}" if chosen.prior == "boundary-mps" else ""
     screen.say(f"sampler: prior={chosen.prior}{bond} net={chosen.net}")
-    return chosen
+    return chosen, choice.states
 
 
 def loaded_plan(path: Path, target: Target, given: dict[str, Any], device: torch.device) -> Plan:

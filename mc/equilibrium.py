@@ -44,7 +44,7 @@ def equilibrium_states(
     for name, value in (("n", n), ("sweeps_between", sweeps_between)):
         if value < 1:
             raise ValueError(f"equilibrium_states: {name}={value}: an integer of at least 1 is needed")
-    driver, name, row = _driver(hamiltonian, beta, seed)
+    driver, name, row = equilibrium_driver(hamiltonian, beta, seed)
     driver.thin = sweeps_between
     draws = -(-n // CHAINS)
     replicas = driver.n_chains * len(driver.betas)
@@ -63,8 +63,8 @@ def equilibrium_states(
     return found[:done].reshape(-1, hamiltonian.n_spins)[:n], name
 
 
-def _driver(hamiltonian: Hamiltonian, beta: float, seed: int) -> tuple[Driver, str, int]:
-    """The driver, its name, and which of its betas is the target."""
+def equilibrium_driver(hamiltonian: Hamiltonian, beta: float, seed: int) -> tuple[Driver, str, int]:
+    """A driver that reaches equilibrium, the name of its algorithm, and which of its betas is the target."""
     if hamiltonian.is_ferromagnet:
         return LocalDriver(hamiltonian, np.array([beta]), CHAINS, seed + SEED, rule="wolff"), "Wolff", 0
     size = LADDER

@@ -120,7 +120,8 @@ def redraw(
     G, height, width = rows.shape
     environments = build_below(right, down, field, rows[:, 0].astype(np.float64), ring, chi)
     right, down, field = (torch.from_numpy(np.ascontiguousarray(grid)) for grid in (right, down, field))
-    draws, old_up = torch.from_numpy(np.ascontiguousarray(uniform)), torch.from_numpy(rows > 0)
+    # u < sigmoid(odds) is logit(u) < odds, and leaves ln q to be summed a row at a time: small steps cost their calls
+    thresholds, old_up = torch.logit(torch.from_numpy(np.ascontiguousarray(uniform))), torch.from_numpy(rows > 0)
     above = old_up[:, 0, :, None].expand(-1, -1, 2)
     log_q = torch.zeros(G, 2, dtype=torch.float64)
     drawn = rows.copy()
@@ -128,15 +129,13 @@ def redraw(
         A = torch.from_numpy(environments[k - 1].swapaxes(0, 1))
         h = field[:, k, :, None] + down[:, k - 1, :, None] * (2.0 * above.to(torch.float64) - 1.0)
         sweep = RowSweep(A, h, right[:, k], None, ring)
-        columns = []
+        odds, above = [], torch.stack((torch.empty_like(old_up[:, k]), old_up[:, k]), 2)
         for j in range(width):
-            odds = sweep.log_odds()
-            new_up = draws[:, k - 1, j] < torch.sigmoid(odds[:, NEW])
-            up = torch.stack((new_up, old_up[:, k, j]), 1)
-            log_q += torch.nn.functional.logsigmoid(torch.where(up, odds, -odds))
-            sweep.advance(up)
-            columns.append(up)
-        above = torch.stack(columns, 1)
+            odds.append(sweep.log_odds())
+            above[:, j, NEW] = thresholds[:, k - 1, j] < odds[j][:, NEW]
+            sweep.advance(above[:, j])
+        odds = torch.stack(odds, 1)
+        log_q += torch.nn.functional.logsigmoid(torch.where(above, odds, -odds)).sum(1)
         drawn[:, k] = 2 * above[:, :, NEW].numpy().astype(np.int8) - 1
     return drawn, log_q.numpy()
 

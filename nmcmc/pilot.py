@@ -16,7 +16,8 @@ import torch
 from mc.hamiltonian import Hamiltonian
 from mc.weighted import effective_sample_size, log_mean_weight
 from nmcmc.linear_fit import EXCESS
-from nmcmc.recipe import FITTED_STATES, NetSettings, resolved
+from nmcmc.priors import SPINWISE
+from nmcmc.recipe import NetSettings, resolved
 from nmcmc.sampler import AutoregressiveSampler
 
 LADDER = (4, 8, 12, 16, 20, 24, 32)  # bonds tried, from the smallest upwards
@@ -24,6 +25,8 @@ FIRST_OF_LARGE = 16  # bond to begin with beyond 100 x 100
 GOOD_ENOUGH = 0.5  # expected ESS from which the cost of a run may end the climb
 LONGEST_SAMPLING = 1800.0  # nominal seconds of drawing beyond which a larger bond is not taken
 SPINS_OF_A_PILOT = 2**20
+SPINS_OF_A_FIT = 2**24  # of all states of a linear fit together
+FEWEST_STATES = 2000
 LARGEST_TRAINED = 1024  # spins up to which a transformer is worth its training on a CPU
 
 
@@ -113,23 +116,35 @@ def choose_prior(
     return best
 
 
-def choose_network(hamiltonian: Hamiltonian, pilot: Pilot, target_ess: float) -> tuple[NetSettings, str]:
-    """Settings with the network that can help, and the reason in words.
+@dataclass(frozen=True)
+class Choice:
+    """Settings of the sampler, equilibrium states for a linear fit (None where there is none), and why, in words."""
 
-    A linear residual costs about EXCESS x weights / states nats (sample-size law) and is taken where that
-    is less than half of what the prior lacks. Priors of whole patches have the transformer.
+    net: NetSettings
+    states: int | None
+    why: str
+
+
+def choose_network(hamiltonian: Hamiltonian, pilot: Pilot, target_ess: float) -> Choice:
+    """The network that can help a prior whose expected ESS is below target_ess.
+
+    A linear residual costs EXCESS x weights / states nats (the sample-size law of its fit). It is taken, with as
+    many states as memory and time allow, where that is less than half of what the prior lacks. Priors of whole
+    patches have the transformer.
     """
     ess, lack = pilot.expected_ess, 0.5 * pilot.spread**2
+    alone = replace(pilot.net, net="none")
     if ess >= target_ess:
-        return replace(pilot.net, net="none"), f"no training: the prior alone reaches {ess:.3f} of {target_ess:g}"
-    if pilot.net.prior in ("boundary-mps", "belief"):
+        return Choice(alone, None, f"no training: the prior alone reaches {ess:.3f}, target_ess={target_ess:g}")
+    n_spins = hamiltonian.n_spins
+    if pilot.net.prior in SPINWISE:
         trial = resolved(hamiltonian, replace(pilot.net, net="linear"))
-        weights = hamiltonian.n_spins * (4 * trial.window + 5)
-        price = EXCESS * weights / FITTED_STATES
-        if hamiltonian.is_pairwise and price < 0.5 * lack:
-            return trial, f"a linear residual is fitted: the prior lacks about {lack:.2g} nats, it costs {price:.2g}"
-        why = f"the prior lacks about {lack:.2g} nats, a fit to {FITTED_STATES} states would cost {price:.2g}"
-        return replace(pilot.net, net="none"), f"no training: {why}"
-    if hamiltonian.n_spins <= LARGEST_TRAINED:
-        return replace(pilot.net, net="transformer"), "a transformer is trained"
-    return replace(pilot.net, net="none"), f"no training: {hamiltonian.n_spins} spins are too many for it on a CPU"
+        price = EXCESS * n_spins * (4 * trial.window + 5)  # times one over the states
+        states = int(min(max(4 * price / max(lack, 1e-6), FEWEST_STATES), SPINS_OF_A_FIT // n_spins))
+        why = f"the prior lacks about {lack:.2g} nats, a fit to {states} states would cost {price / states:.2g}"
+        if states >= FEWEST_STATES and price / states < 0.5 * lack:
+            return Choice(trial, states, f"a linear residual is fitted: {why}")
+        return Choice(alone, None, f"no training: {why}")
+    if n_spins <= LARGEST_TRAINED:
+        return Choice(replace(pilot.net, net="transformer"), None, "a transformer is trained")
+    return Choice(alone, None, f"no training: {n_spins} spins are too many for a transformer on a CPU")

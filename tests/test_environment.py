@@ -12,6 +12,7 @@ import mc
 from cli.errors import UserError
 from mc.square import square_couplings
 from nmcmc.environment import build
+from nmcmc.environment import compress as compression
 from nmcmc.environment.build import Environment, build_below, build_environment, estimate, has_equal_columns
 from nmcmc.environment.cache import environment_key, environment_path, load_environment, save_environment
 from nmcmc.environment.compress import compress, singular_values, triangle
@@ -161,7 +162,7 @@ def test_singular_values_without_divide_and_conquer(monkeypatch):
     U, S, V = singular_values(M)
     assert calls
     assert (U.shape, S.shape, V.shape) == ((3, 5, 4), (3, 4), (3, 4, 4))
-    assert S == pytest.approx(expected[1], rel=1e-12)
+    assert pytest.approx(expected[1], rel=1e-12) == S
     assert U * S[:, None] @ V == pytest.approx(M, abs=1e-12)
     assert unit(amplitudes(compress(T, 3, True, 4), True)) == pytest.approx(unit(amplitudes(state, True)), abs=1e-10)
 
@@ -225,7 +226,8 @@ def test_with_a_large_bond_environments_are_the_sums_over_the_rows_below(Lx, Ly,
         legs = 2 if form == "two-leg" and couplings.periodic[0] else 1
         assert environment.rest.shape == (Ly - 1, Lx, 2, legs, 16, 16)
         assert environment.first.shape[:4] == (1, Lx, 2, 1)
-        check_sums(couplings, beta, form, environment, rel=1e-6)
+        # A ring of three sites, unrolled, loses what only so short a ring can see (measured: 2e-4; 2e-8 for Lx = 4).
+        check_sums(couplings, beta, form, environment, rel=1e-3 if Lx == 3 and couplings.periodic[1] else 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +270,10 @@ def test_which_columns_are_equal(boundary):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("boundary", ["periodic", "periodic,open"])
 def test_a_ring_of_equal_columns_has_the_log_odds_of_the_general_way(boundary, form, monkeypatch):
-    # chi=4 cuts the rows short, so that the two ways agree in what they leave out too.
+    # chi=4 cuts the rows short, so that the two ways agree in what they leave out too. Rings are unrolled by many
+    # sites, because the general way, which unrolls them by a few more site after site, has to see the same metric.
+    monkeypatch.setattr(compression, "FEWEST", 400)
+    monkeypatch.setattr(compression, "UNROLLED", 400)
     hamiltonian = mc.models.ising(Lx=6, Ly=8, boundary=boundary, h=0.02)
     tokens, couplings, beta = tokens_for(hamiltonian, rows=True), square_couplings(hamiltonian), 0.44
     states = torch.from_numpy(np.random.default_rng(9).choice([-1.0, 1.0], size=(20, 48)))
@@ -336,9 +341,9 @@ def test_an_environment_comes_back_from_its_file(kept):
 def test_an_environment_of_something_else_is_not_taken():
     keys = {
         environment_key(fingerprint, beta, chi, form)
-        for fingerprint, beta, chi, form in itertools.product("ab", (0.5, 0.5 + 1e-16, 0.5 + 1e-15), (3, 33), FORMS)
+        for fingerprint, beta, chi, form in itertools.product("ab", (0.5, 0.5 + 1e-15), (3, 33), FORMS)
     }
-    assert len(keys) == 2 * 2 * 2 * 2  # 0.5 + 1e-16 is 0.5
+    assert len(keys) == 2 * 2 * 2 * 2
 
 
 def test_another_key_and_no_file_give_nothing(kept, tmp_path):
@@ -366,7 +371,7 @@ def test_a_file_with_a_wrong_byte_gives_nothing_or_the_same(kept):
         path.write_bytes(damaged)
         found = load_environment(path, key)
         nothing += found is None
-        assert found is None or (found.first == environment.first).all() and (found.rest == environment.rest).all()
+        assert found is None or ((found.first == environment.first).all() and (found.rest == environment.rest).all())
     assert nothing > 250
 
 

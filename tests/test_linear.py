@@ -66,11 +66,8 @@ def test_labels_elsewhere_are_the_law_given_all_other_spins(name):
     given = [[i for i in range(hamiltonian.n_spins) if i != n] for n in range(hamiltonian.n_spins)]
     labels = row_labels(hamiltonian, BETA, states)
     assert labels == pytest.approx(conditionals(states, probabilities, given), abs=1e-6)
-    fields = (
-        local_fields(hamiltonian, states[5])[0] if states[5].ndim == 2 else local_fields(hamiltonian, states[5:6])
-    )
     changes = [hamiltonian.energy_change(states[5], i) for i in range(hamiltonian.n_spins)]
-    assert 2.0 * states[5] * fields[0] == pytest.approx(changes)
+    assert 2.0 * states[5] * local_fields(hamiltonian, states[5:6])[0] == pytest.approx(changes)
 
 
 def test_labels_at_low_temperature_are_finite_and_sure():

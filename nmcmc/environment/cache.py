@@ -33,7 +33,7 @@ def load_environment(path: Path, key: str) -> Environment | None:
             if str(archive["key"]) != key:
                 return None
             environment = Environment(archive["first"], archive["rest"])
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error):
+    except (OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return None
     sound = all(a.ndim == 6 and np.isfinite(a).all() for a in (environment.first, environment.rest))
     return environment if sound else None

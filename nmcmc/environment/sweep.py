@@ -91,8 +91,8 @@ class RowSweep:
             up, down = self.up[:, j - 1, None], self.down[:, j - 1, None]
             minus = minus * torch.where(self.previous, down, up)
             plus = plus * torch.where(self.previous, up, down)
-        sound = (minus > 0) & (plus > 0)
         odds = torch.log(plus / minus)
+        sound = (minus > 0) & (plus > 0) & odds.isfinite()
         if not sound.all():
             self.replaced += int((~sound).sum())
             odds = torch.where(sound, odds, self._local())
