@@ -7,8 +7,8 @@
 ESS and dF = ln Z - <ln w> (reverse KL, nats) from draws of the sampler; KLf = <ln p/q> (forward KL) and ess_mc =
 Z/<w> from states of Wolff or parallel tempering, which see modes that draws miss; sigma = (ln<w> - ln Z) in errors,
 ln Z exact (Kaufman, Pfaffian) where there is one, else the sampler's own. Seconds are CPU seconds of one thread. The
-last two columns: relative error of the energy from the draws, and of the classical method in the same CPU time (building
-and fitting included; measured in a run of at most CLASSICAL_SECONDS and scaled by the square root of time).
+last two columns: relative error of the energy from the draws, and of the classical method in the same CPU time
+(building and fitting included; run for at most CLASSICAL_SECONDS, scaled by the square root of time).
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,7 +107,7 @@ def train_sampler(
             save_checkpoint(path, Checkpoint(target.hamiltonian, beta, plan.net, recipe, now))
 
         if plan.net.net == "linear":
-            return sampler, fit(sampler, plan, target, beta, screen, stop, save)
+            return sampler, fit(sampler, plan, target, beta, screen, stop, seconds, save)
         objective = make_objective(sampler, settings, plan, target, beta)
         compile_kernels(objective)
         done = checkpoint.training.step if checkpoint else 0
@@ -126,44 +128,47 @@ def train_sampler(
 
 
 def fit(
-    sampler: AutoregressiveSampler, plan: Plan, target: Target, beta: float, screen: Screen, stop: Stopper, save
-) -> Training:
-    """Fit a linear residual to states of the target: of a chain file, the engine, or the sampler itself."""
+    sampler: AutoregressiveSampler, plan: Plan, target: Target, beta: float, screen: Screen, stop: Stopper,
+    seconds: float, save: Callable[[Training], None],
+) -> Training:  # fmt: skip
+    """Fit a linear residual to states of the target: of a chain file, the engine, or the sampler itself.
+
+    seconds: wall time for all of it, half of which may go into the engine.
+    """
     seed, n = plan.train.seed, plan.train.states or FITTED_STATES
-    rounds = 1
-    clock = time.process_time()
-    if plan.data == "self":
-        rounds, made = ROUNDS, "the sampler itself"
-    elif plan.data is not None:
-        states, made = configurations_from(plan.data, target, beta, "net=linear"), plan.data
-    else:
-        states, made = equilibrium_states(target.hamiltonian, beta, n, seed, stop=lambda: stop.interrupted)
     generator = torch.Generator().manual_seed(seed + SEED_OF_PILOT)
-    before = 0.0
-    for _ in range(rounds):
+    began, clock = time.monotonic(), time.process_time()
+    training, prior_ess = Training(), math.nan
+    for turn in range(ROUNDS if plan.data == "self" else 1):
         if plan.data == "self":
-            states = own_states(sampler, n, generator)
-        if stop.interrupted or len(states) < FEWEST_STATES:
-            break
-        before = time.process_time() - clock
+            states, made = own_states(sampler, n, generator), "the sampler itself"
+        elif plan.data is not None:
+            states, made = configurations_from(plan.data, target, beta, "net=linear"), plan.data
+        else:
+            states, made = equilibrium_states(
+                target.hamiltonian, beta, n, seed,
+                stop=lambda: stop.interrupted or time.monotonic() - began > 0.5 * seconds,
+            )  # fmt: skip
+        if stop.interrupted:
+            raise UserError("interrupted while states for the fit were made; the same command again begins it anew",
+                            code=130)  # fmt: skip
+        if len(states) < FEWEST_STATES:
+            screen.say("sampler: the time limit leaves no room for states to fit; the prior alone is used")
+            states = states[:0]
         with screen.progress("fit, spins", target.hamiltonian.n_spins) as update:
             training, result = train_linear(
-                sampler,
-                states,
-                plan.train.validation_draws,
-                seed,
-                lambda done, spins: update(done),
-                stop=lambda: stop.interrupted,
-            )
-        screen.say(
-            f"fit to {len(states)} states of {made}: {result.unseen_gain:.3g} nats gained on unseen ones, "
-            f"{result.seconds:.0f} s; ESS {training.history['ess'][0]:.3f} -> {training.history['ess'][-1]:.3f}"
-        )
-    else:
-        training.cpu_seconds += before  # the states are a part of the price
-        save(training)
-        return training
-    raise UserError("interrupted while states were made for the fit; the same command again begins it anew", code=130)
+                sampler, states, plan.train.validation_draws, seed,
+                report=lambda done, spins: update(done), stop=lambda: stop.interrupted,
+            )  # fmt: skip
+        if result is not None:
+            gain = f"{result.unseen_gain:.3g} nats gained on unseen ones, {result.seconds:.0f} s"
+            ess = training.history["ess"]
+            screen.say(f"fit to {len(states)} states of {made}: {gain}; ESS {ess[0]:.3f} -> {ess[-1]:.3f}")
+        prior_ess = prior_ess if turn else training.prior_ess
+    training.prior_ess = prior_ess
+    training.cpu_seconds = time.process_time() - clock  # states are a part of the price
+    save(training)
+    return training
 
 
 def steps_of(checkpoint: Checkpoint) -> str:

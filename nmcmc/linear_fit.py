@@ -24,6 +24,8 @@ from nmcmc.networks.linear import FUNCTIONS, LinearResidual
 
 RIDGES = (1000.0, 100.0, 10.0, 1.0)  # from the strongest: each fit starts where the one before ended
 VALIDATION = 0.2
+BLOCKS = 20  # of the states held out: their spread is the error of a gain, correlations in time included
+SURE = 2.0  # errors by which a gain must differ from zero
 ITERATIONS = 12  # Newton steps at most
 CONVERGED = 0.02  # nats, of all states together, that a step may still promise
 HALVINGS = 8  # of a step that does not lower the loss
@@ -94,9 +96,10 @@ def fit_linear(
             break
         members = range(g * group, min((g + 1) * group, n_spins))
         fits = [_path(data, n, ridges, iterations) for n in members]
-        unseen = sum(fit.unseen for fit in fits)
+        blocks = sum(fit.unseen for fit in fits)  # (ridges, blocks)
+        unseen, error = blocks.mean(1), blocks.std(1) / max(blocks.shape[1] - 1, 1) ** 0.5
         best = int(unseen.argmax())
-        if unseen[best] > 0:
+        if unseen[best] > SURE * error[best]:
             ridge[g], gains[g] = ridges[best], unseen[best]
             train[g] = sum(fit.train[best] for fit in fits)
             for n, fit in zip(members, fits, strict=True):
@@ -146,7 +149,10 @@ class _Data:
 
 @dataclass(frozen=True)
 class _Path:
-    """Fits of one spin: weights, and gains on both parts in nats a state, one for each ridge."""
+    """Fits of one spin, one for each ridge: weights, and gains in nats a state.
+
+    train (ridges,); unseen (ridges, blocks), means over blocks of consecutive states.
+    """
 
     weights: list[Tensor]
     train: np.ndarray
@@ -157,17 +163,20 @@ class _Path:
 def _path(data: _Data, n: int, ridges: tuple[float, ...], iterations: int) -> _Path:
     X, offset, y = data.of_spin(n)
     w = torch.zeros(len(X), dtype=torch.float64, device=X.device)
+    n_unseen = len(y) - data.n_train
+    blocks = min(BLOCKS, n_unseen)
+    in_blocks = slice(len(y) - n_unseen // blocks * blocks, None)
+    path = _Path([], np.zeros(len(ridges)), np.zeros((len(ridges), blocks)))
     if not len(X):
-        return _Path([w] * len(ridges), np.zeros(len(ridges)), np.zeros(len(ridges)))
-    seen, unseen = slice(None, data.n_train), slice(data.n_train, None)
-    before = cross_entropy(offset, y)
-    weights, gains = [], []
-    for ridge in ridges:
+        return _Path([w] * len(ridges), path.train, path.unseen)
+    seen, before = slice(data.n_train), cross_entropy(offset, y)
+    for k, ridge in enumerate(ridges):
         w = _newton(X[:, seen], offset[seen], y[seen], w, ridge, iterations)
-        gain = before - cross_entropy(offset + w.float() @ X, y)
-        weights.append(w)
-        gains.append([gain[part].mean(dtype=torch.float64).item() for part in (seen, unseen)])
-    return _Path(weights, *np.array(gains).T)
+        gain = (before - cross_entropy(offset + w.float() @ X, y)).double()
+        path.weights.append(w)
+        path.train[k] = gain[seen].mean()
+        path.unseen[k] = gain[in_blocks].view(blocks, -1).mean(1).cpu()
+    return path
 
 
 def cross_entropy(odds: Tensor, labels: Tensor) -> Tensor:

@@ -25,8 +25,10 @@ def train_linear(
     seed: int,
     report: Callable[[int, int], None] = lambda done, spins: None,
     stop: Callable[[], bool] = lambda: False,
-) -> tuple[Training, FitResult]:
+) -> tuple[Training, FitResult | None]:
     """Fit `sampler.network` to states (n, N) of the target; ends with the better of prior and fit loaded.
+
+    Without states the prior is all there is, and no result.
 
     Better is a lower mean of ln q + beta E over one fixed validation draw. The Training has two rows: before, after.
     report(spins fitted, N). stop: asked while it works; a stopped fit is not finished.
@@ -36,6 +38,9 @@ def train_linear(
     draw = validation_seed_of(seed)
     record_score(training, sampler, math.nan, validation_draws, draw, began)
     training.prior_ess = training.history["ess"][0]
+    if not len(states):
+        training.finished = True
+        return training, None
     spins = sampler.to_canonical(torch.from_numpy(states.astype(np.float32)))
     with torch.no_grad():
         odds = torch.cat([sampler.prior.log_odds_of(part.to(sampler.device)).float().cpu()

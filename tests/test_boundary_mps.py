@@ -70,7 +70,7 @@ def exact_log_odds(hamiltonian, beta):
 
 EXACT = [
     # build, Lx, Ly, boundary
-    *((glass, Lx, Ly, boundary) for Lx, Ly in ((3, 3), (4, 3), (3, 4)) for boundary in (OPEN, ALONG_X, ALONG_Y, TORUS)),
+    *((glass, *size, boundary) for size in ((3, 3), (4, 3), (3, 4)) for boundary in (OPEN, ALONG_X, ALONG_Y, TORUS)),
     *((ferromagnet, Lx, Ly, boundary) for Lx, Ly in ((3, 3), (4, 3)) for boundary in (ALONG_X, TORUS)),
     *((glass, Lx, Ly, OPEN) for Lx, Ly in ((1, 1), (1, 6), (6, 1), (1, 2), (2, 1), (2, 2), (2, 4), (4, 2))),
     *((glass, Lx, Ly, ALONG_X) for Lx, Ly in ((5, 1), (4, 2))),
@@ -81,14 +81,14 @@ EXACT = [
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.5])
 @pytest.mark.parametrize(("build", "Lx", "Ly", "boundary"), EXACT)
 def test_with_a_large_bond_log_odds_are_the_exact_conditionals(build, Lx, Ly, boundary, beta):
-    # All bonds are 4 at most, those of row 0 apart. Rings of three sites, unrolled, lose what only so short a ring can
-    # see (measured: 2e-5 at beta = 0.5, 1e-3 at beta = 1.5, only for Ly = 4; all others below 1e-7).
+    # All bonds are 4 at most, those of row 0 apart. The ring of three sites loses, unrolled, what only so short a
+    # ring can see: 2e-5 at beta = 0.5, 1e-3 at beta = 1.5 (measured), with four rows that do not meet again.
     hamiltonian = build(Lx, Ly, boundary)
     prior = made(hamiltonian, beta, chi=4)
     found = odds_of(prior, all_states(Lx * Ly))
     assert found.shape == (2 ** (Lx * Ly), Lx * Ly)
     assert prior.replaced == 0
-    near = 3e-3 if (Lx, Ly) == (3, 4) and prior.ring else 1e-6
+    near = 3e-3 if (Lx, Ly, boundary) == (3, 4, ALONG_X) else 1e-9
     assert np.abs(found - exact_log_odds(hamiltonian, beta)).max() < near
 
 
@@ -112,7 +112,8 @@ def test_forms_are_one_where_rows_do_not_meet_again():
     for boundary in (OPEN, ALONG_X):
         hamiltonian = glass(3, 4, boundary)
         states = random_states(10, 12)
-        assert (odds_of(made(hamiltonian, 0.7, 2), states) == odds_of(made(hamiltonian, 0.7, 2, "one-leg"), states)).all()
+        two, one = (odds_of(made(hamiltonian, 0.7, 2, form), states) for form in ("two-leg", "one-leg"))
+        assert (two == one).all()
 
 
 def test_float32_is_near_to_float64():
@@ -148,7 +149,8 @@ WAYS = [
 
 
 @pytest.mark.parametrize(
-    ("dtype", "near", "rows_at_once"), [(torch.float32, 1e-4, 100), (torch.float64, 1e-9, 1), (torch.float64, 1e-9, 2)]
+    ("dtype", "near", "rows_at_once"),
+    [(torch.float32, 1e-4, 100), (torch.float64, 1e-9, 1), (torch.float64, 1e-9, 2)],
 )
 @pytest.mark.parametrize(("build", "Lx", "Ly", "boundary", "form"), WAYS)
 def test_drawing_says_what_given_states_say(build, Lx, Ly, boundary, form, dtype, near, rows_at_once, monkeypatch):
@@ -277,8 +279,8 @@ def test_weighted_energies_and_ln_z_are_exact(case, chi):
 @pytest.mark.statistical
 def test_divergence_from_a_6x6_glass_falls_as_the_bond_grows():
     # w - 1 - ln w over 1000 draws of q, whose mean is KL(q | p) and none of which is negative. Each bond is nearer by
-    # more than 4 errors (measured: 0.5, 0.1, 6e-4, 4e-7); false alarm 3e-5 a step.
-    hamiltonian, beta = mc.models.ea2d(L=6, seed=2), 1.0
+    # more than 8 errors (measured: 1.1, 0.19, 2.5e-3, 2.7e-6); false alarm below 1e-14.
+    hamiltonian, beta = mc.models.ea2d(L=6, seed=1), 0.8
     log_z = exact(hamiltonian, beta).log_z
     mean, error = [], []
     for chi in (1, 2, 4, 8):
@@ -289,8 +291,8 @@ def test_divergence_from_a_6x6_glass_falls_as_the_bond_grows():
         mean.append(gap.mean())
         error.append(gap.std() / np.sqrt(len(gap)))
     for worse, better in ((0, 1), (1, 2), (2, 3)):
-        assert mean[worse] - mean[better] > 4 * np.hypot(error[worse], error[better]), mean
-    assert mean[3] < 1e-3
+        assert mean[worse] - mean[better] > 8 * np.hypot(error[worse], error[better]), mean
+    assert mean[3] < 1e-5
 
 
 # Where truncation goes wrong
@@ -405,7 +407,7 @@ def test_an_environment_of_nonsense_leaves_the_local_field(wrong):
 
 
 def test_low_temperature_ln_z_of_a_6x6_glass():
-    # beta = 3, chi = 16 (measured: |ln <w> - ln Z| below 1e-9, no weight at or below zero).
+    # beta = 3, chi = 16 (measured: |ln <w> - ln Z| = 9e-9, sd of ln w 2e-7, no weight at or below zero).
     hamiltonian, beta = mc.models.ea2d(L=6, seed=1), 3.0
     prior = make_prior("boundary-mps", hamiltonian, tokens_for(hamiltonian, rows=True), beta, chi=16)
     assert prior.rest.dtype == torch.float64
@@ -421,7 +423,9 @@ def test_low_temperature_ln_z_of_a_6x6_glass():
 
 @pytest.mark.parametrize("beta", [0.0, 8.0, 40.0, 100.0, 200.0])
 @pytest.mark.parametrize("J", ["bimodal", "gaussian"])
-@pytest.mark.parametrize(("boundary", "form"), [(TORUS, "two-leg"), (TORUS, "one-leg"), (ALONG_X, "two-leg"), (OPEN, "two-leg")])
+@pytest.mark.parametrize(
+    ("boundary", "form"), [(TORUS, "two-leg"), (TORUS, "one-leg"), (ALONG_X, "two-leg"), (OPEN, "two-leg")]
+)
 def test_log_q_stays_finite_from_infinite_to_the_lowest_temperature(boundary, form, J, beta):
     hamiltonian = mc.models.ea2d(L=6, J=J, boundary=boundary, seed=1)
     tokens = tokens_for(hamiltonian, rows=True)
@@ -447,7 +451,7 @@ def next_nearest():
     ("build", "patch", "complaint"),
     [
         (lambda: mc.models.ising(L=4, dim=3), (1, 1, 4), "two-dimensional lattice is needed; use prior=belief, or"),
-        (lambda: mc.models.sk(N=8, seed=1), (4,), "two-dimensional lattice is needed; use prior=belief, or prior=local"),
+        (lambda: mc.models.sk(N=8, seed=1), (4,), "two-dimensional lattice is needed; use prior=belief"),
         (lambda: mc.models.pspin(N=9, p=3, seed=1), (3,), "two-dimensional lattice is needed"),
         (next_nearest, (1, 4), "nearest-neighbour bonds only are needed; use prior=belief, or prior=local"),
         (lambda: mc.models.ising(L=8), (2, 4), "patch=2x4 is taller; use patch=1x4, or prior=lookahead"),

@@ -99,7 +99,8 @@ def build_below(
     for k in range(height - 1, 0, -1):
         rest[k - 1, ..., : T.shape[2], : T.shape[5]] = T.transpose(0, 1, 3, 4, 2, 5)
         if k > 1:
-            T = compress(absorb(T, right[:, k], down[:, k - 1], field[:, k], ring), chi, ring, n)
+            absorbed = absorb(T, right[:, k], down[:, k - 1], field[:, k], ring)
+            T = compress(absorbed, chi, ring, min(n, FEWEST))  # for one draw, little unrolling is enough
     return rest
 
 
