@@ -30,10 +30,11 @@ class Environments:
         """The environment of a target; None for a prior that needs none, UserError when memory does not suffice."""
         if net.prior != "boundary-mps":
             return None
-        key = environment_key(hamiltonian.fingerprint, beta, net.chi, net.form)
+        key = environment_key(hamiltonian, beta, net.chi, net.form)
         if key in self._known:
             return self._known[key]
-        stem = f"{hamiltonian.name}-{hamiltonian.fingerprint[:10]}-beta{beta:.15g}"
+        shape = "x".join(map(str, hamiltonian.lattice.shape))
+        stem = f"{hamiltonian.name}-{shape}-{hamiltonian.fingerprint[:10]}-beta{beta:.15g}"
         path = environment_path(self._folder, stem, net.chi, net.form)
         environment = load_environment(path, key)
         if environment is None:

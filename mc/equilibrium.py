@@ -29,7 +29,7 @@ def equilibrium_states(
     beta: float,
     n: int,
     seed: int = 0,
-    sweeps_between: int = 10,
+    sweeps_between: int = 5,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[np.ndarray, str]:
     """n states of exp(-beta E), (n, N) int8, in order of time, and the name of the algorithm.

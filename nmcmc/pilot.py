@@ -90,7 +90,7 @@ def choose_prior(
     """The prior that applies; of boundary-mps the smallest of `bonds` whose ESS may reach target_ess.
 
     states: that the run will draw. seconds: wall time that they may take. A larger bond is not tried once drawing
-    would take longer than that (nominally), unless the ESS is still below one half. build(net) makes a sampler.
+    would take longer than that (nominally); without a limit of time, not before the ESS is one half. build(net) makes a sampler.
     report() is told each pilot.
     """
     net = resolved(hamiltonian, net)
@@ -98,8 +98,8 @@ def choose_prior(
         pilot = run_pilot(build(net), net, seed)
         report(pilot.line())
         return pilot
-    if len(bonds) > 1 and hamiltonian.n_spins > 10_000:
-        bonds = tuple(chi for chi in bonds if chi >= FIRST_OF_LARGE)
+    if hamiltonian.n_spins > 10_000:
+        bonds = tuple(chi for chi in bonds if chi >= FIRST_OF_LARGE) or bonds
     best: Pilot | None = None
     for chi in bonds:
         trial = replace(net, chi=chi)

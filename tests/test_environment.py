@@ -323,7 +323,7 @@ def kept(tmp_path):
     """A path where an environment is kept, its key, and the environment."""
     hamiltonian = glass(3, 4, "periodic")
     environment = build_environment(square_couplings(hamiltonian), 0.5, 3)
-    key = environment_key(hamiltonian.fingerprint, 0.5, 3, "two-leg")
+    key = environment_key(hamiltonian, 0.5, 3, "two-leg")
     path = environment_path(tmp_path, "glass", 3, "two-leg")
     assert save_environment(path, key, environment)
     return path, key, environment
@@ -339,11 +339,14 @@ def test_an_environment_comes_back_from_its_file(kept):
 
 
 def test_an_environment_of_something_else_is_not_taken():
+    chains = [mc.models.ising(Lx=x, Ly=y, boundary="open") for x, y in ((1, 12), (12, 1))]
+    assert chains[0].fingerprint == chains[1].fingerprint  # only their lattices tell them apart
+    models = [*chains, glass(3, 4, "periodic"), glass(3, 4, "open")]
     keys = {
-        environment_key(fingerprint, beta, chi, form)
-        for fingerprint, beta, chi, form in itertools.product("ab", (0.5, 0.5 + 1e-15), (3, 33), FORMS)
+        environment_key(hamiltonian, beta, chi, form)
+        for hamiltonian, beta, chi, form in itertools.product(models, (0.5, 0.5 + 1e-15), (3, 33), FORMS)
     }
-    assert len(keys) == 2 * 2 * 2 * 2
+    assert len(keys) == 4 * 2 * 2 * 2
 
 
 def test_another_key_and_no_file_give_nothing(kept, tmp_path):

@@ -68,7 +68,8 @@ def build_environment(
     right, down, field = (beta * grid[None, :, :n] for grid in (couplings.right, couplings.down, couplings.field))
     T = np.ones((n, 1, 1, 2, 1, 1))
     if legs == 2:
-        T = np.exp(down[:, -1].T[:, :, None, None] * SPIN[:, None] * SPIN)[:, :, None, :, :, None]
+        last = down[:, -1].T[:, :, None, None]
+        T = np.exp(last * SPIN[:, None] * SPIN - np.abs(last))[:, :, None, :, :, None]
     rest = np.zeros((max(height - 1, 0), n, 2, legs, chi, chi))
     for k in range(height - 1, 0, -1):
         small = compress(T, chi, ring, width, pool) if T.shape[2] > chi else T
@@ -93,8 +94,8 @@ def build_below(
     again below. One bond for propagating and reading: these are made for a single draw.
     """
     G, height, n = right.shape
-    T = np.exp((down[:, -1] * bottom).T[:, :, None] * SPIN)[:, :, None, :, None, None]
-    T /= T.max(axis=(2, 3, 4, 5), keepdims=True)
+    last = (down[:, -1] * bottom).T[:, :, None]
+    T = np.exp(last * SPIN - np.abs(last))[:, :, None, :, None, None]
     rest = np.zeros((height - 1, n, G, 2, 1, chi, chi))
     for k in range(height - 1, 0, -1):
         rest[k - 1, ..., : T.shape[2], : T.shape[5]] = T.transpose(0, 1, 3, 4, 2, 5)

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from mc.hamiltonian import Hamiltonian
 from nmcmc.environment.build import Environment
 
 VERSION = 1  # of what `build_environment` makes; a change of its numbers is a new version
 
 
-def environment_key(fingerprint: str, beta: float, chi: int, form: str) -> str:
-    """All that an environment depends on, as text."""
-    return f"nmcmc-environment {VERSION} {fingerprint} {beta!r} {chi} {form}"
+def environment_key(hamiltonian: Hamiltonian, beta: float, chi: int, form: str) -> str:
+    """All that an environment depends on, as text; the fingerprint of a Hamiltonian does not tell its lattice."""
+    lattice = hamiltonian.lattice
+    about = f"{hamiltonian.fingerprint} {lattice.shape} {lattice.periodic}"
+    return f"nmcmc-environment {VERSION} {about} {beta!r} {chi} {form}"
 
 
 def environment_path(folder: Path, stem: str, chi: int, form: str) -> Path:

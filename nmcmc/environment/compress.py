@@ -30,6 +30,8 @@ def compress(T: np.ndarray, chi: int, ring: bool, length: int, pool: Executor | 
     pool: of two workers or more, for the factors from the left and from the right.
     """
     n = len(T)
+    if T.shape[2] <= chi:  # nothing to cut, and the metric of an unrolled ring would hide what only a short one sees
+        return scaled(T)
     ahead = min(max(length, FEWEST), UNROLLED) if ring else 0
     jobs = [(T, ahead), (T[::-1].transpose(0, 1, 5, 3, 4, 2), ahead)]
     run = pool.map if pool is not None else map
@@ -56,8 +58,13 @@ def compress(T: np.ndarray, chi: int, ring: bool, length: int, pool: Executor | 
         flat = flat @ behind if behind is not None else flat[..., :1]
         kept = flat.shape[1] // (legs[0] * legs[1])
         result[j, :, :kept, :, :, : flat.shape[2]] = flat.reshape(G, kept, *legs, -1)
-    largest = np.abs(result).max(axis=(2, 3, 4, 5), keepdims=True)
-    return result / np.where(largest > 0, largest, 1.0)
+    return scaled(result)
+
+
+def scaled(T: np.ndarray) -> np.ndarray:
+    """Each site divided by its largest entry."""
+    largest = np.abs(T).max(axis=(2, 3, 4, 5), keepdims=True)
+    return T / np.where(largest > 0, largest, 1.0)
 
 
 def triangles(T: np.ndarray, ahead: int, ring: bool) -> list[np.ndarray]:
