@@ -90,8 +90,8 @@ def choose_prior(
     """The prior that applies; of boundary-mps the smallest of `bonds` whose ESS may reach target_ess.
 
     states: that the run will draw. seconds: wall time that they may take. A larger bond is not tried once drawing
-    would take longer than that (nominally); without a limit of time, not before the ESS is one half. build(net) makes a sampler.
-    report() is told each pilot.
+    would take longer than that (nominally); without a limit of time, not before the ESS is one half. build(net) makes
+    a sampler. report() is told each pilot.
     """
     net = resolved(hamiltonian, net)
     if net.prior != "boundary-mps":

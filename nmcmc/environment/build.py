@@ -145,10 +145,12 @@ def estimate(couplings: SquareCouplings, chi: int, form: str, trial: bool = True
     X, site = rng.normal(size=(1, D, D)), rng.normal(size=(1, D, 2, legs, D))
 
     def seconds_of(job: Callable[[], object]) -> float:
-        job()
-        began = time.perf_counter()
-        job()
-        return time.perf_counter() - began
+        took = []
+        for _ in range(4):
+            began = time.perf_counter()
+            job()
+            took.append(time.perf_counter() - began)
+        return min(took)
 
     swept = n + (min(max(width, FEWEST), UNROLLED) if couplings.periodic[1] else 0)
     factors = seconds_of(lambda: triangle(X, site))  # those from both sides are made at the same time
