@@ -162,11 +162,13 @@ def exact_command(words: Words, ground: Ground = False, as_json: Json = False):
             raise UserError(str(error)) from None
         energy = result.ground_energy
         lowest = "" if energy is None else f"  E0 {energy:.12g} (x{result.degeneracy:.0f})"
+        lost = "" if result.lost_digits is None else f", {result.lost_digits:.1f} digits cancelled"
         print(f"beta {beta:.10g}  ln Z {result.log_z:.15g}  F {result.free_energy:.15g}  <E> {result.energy:.15g}  "
-              f"C {result.heat_capacity:.12g}{lowest}  [{result.method}]", flush=True)  # fmt: skip
+              f"C {result.heat_capacity:.12g}{lowest}  [{result.method}{lost}]", flush=True)  # fmt: skip
         rows.append({"beta": beta, "log_z": result.log_z, "energy": result.energy,
                      "heat_capacity": result.heat_capacity, "ground_energy": energy,
-                     "degeneracy": result.degeneracy, "method": result.method})  # fmt: skip
+                     "degeneracy": result.degeneracy, "method": result.method,
+                     "lost_digits": result.lost_digits})  # fmt: skip
     if as_json:
         print(json.dumps({"command": "exact", "model": target.model, "results": rows} | found))
 

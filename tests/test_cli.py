@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -26,23 +25,6 @@ from nmcmc.checkpoint import load_checkpoint
 
 ROOT = Path(cli.main.__file__).parents[1]
 SMALL = ("train.steps=6", "train.batch=16")  # a training of a second
-
-
-@pytest.fixture
-def nmcmc(tmp_path, monkeypatch, capsys):
-    """nmcmc(words...) in a folder of its own: code, out, err, and the object of --json."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words, code=0):
-        monkeypatch.setattr(sys, "argv", ["nmcmc", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main.main()
-        out, err = capsys.readouterr()
-        assert ended.value.code == code, err
-        data = json.loads(out.splitlines()[-1]) if "--json" in words and code == 0 else None
-        return SimpleNamespace(out=out, err=err, json=data)
-
-    return call
 
 
 STARTED = []

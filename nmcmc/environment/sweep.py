@@ -2,8 +2,8 @@
 
 For the row below given spins, with h the fields of those spins and of the sites, K the horizontal bonds (times beta),
 
-    R_j(s') = sum_s exp(K s' s) C_j(s),   C_j(s) = exp(h_j s) A_j(s) R_{j+1}(s)          from right to left,
-    p(s_j | s_<j) ~ exp(K s_{j-1} s_j) tr[ L_j C_j(s_j) ],   L_{j+1} = L_j A_j(s_j)       from left to right.
+    R_j(s') = sum_s exp(K s' s + h_j s) C_j(s),   C_j(s) = A_j(s) R_{j+1}(s)                     from right to left,
+    p(s_j | s_<j) ~ exp(K s_{j-1} s_j + h_j s_j) tr[ L_j C_j(s_j) ],   L_{j+1} = L_j A_j(s_j)    from left to right.
 
 On a ring R, C and L are matrices closed by the trace, and R, C are kept for both values of the row's first spin,
 which the last bond meets again; on a chain they are vectors. The batch is the last axis everywhere, so that a step is
@@ -62,15 +62,23 @@ class RowSweep:
             site = self._site(j)
             legs = site.shape[2]
             products = torch.matmul(site.flatten(2, 3), R.flatten(3)).view(rows, 2, legs, chi, f, e, batch)
-            field = torch.exp(torch.stack((-self.h[:, j], self.h[:, j]), 1))
-            C = self._choose(products, j).mul(field[:, :, None, None, None])
+            C = self._choose(products, j)
             if j % RESCALE == 0:
                 C /= C.abs().amax((1, 2, 3, 4), keepdim=True)
             found[j] = C
             if j:
-                up, down = (x[:, j - 1, None, None, None, None] for x in (self.up, self.down))
-                R = torch.stack((up * C[:, 0] + down * C[:, 1], down * C[:, 0] + up * C[:, 1]), 1)
+                R = self._behind(C, j)
         return found
+
+    def _behind(self, C: Tensor, j: int) -> Tensor:
+        """R_j from C_j, both (R, 2, a, f, e, B): the sum over the spin at j, for each value of the one before."""
+        bond, field = self.K[:, j - 1, None], self.h[:, j]
+        R = torch.empty_like(C)
+        for before, sign in enumerate((-1.0, 1.0)):
+            minus, plus = torch.exp(-sign * bond - field), torch.exp(sign * bond + field)
+            torch.mul(C[:, 0], minus[:, None, None, None], out=R[:, before])
+            R[:, before].addcmul_(C[:, 1], plus[:, None, None, None])
+        return R
 
     def log_odds(self) -> Tensor:
         j = self.j
@@ -91,7 +99,7 @@ class RowSweep:
             up, down = self.up[:, j - 1, None], self.down[:, j - 1, None]
             minus = minus * torch.where(self.previous, down, up)
             plus = plus * torch.where(self.previous, up, down)
-        odds = torch.log(plus / minus)
+        odds = torch.log(plus / minus) + 2 * self.h[:, j]
         sound = (minus > 0) & (plus > 0) & odds.isfinite()
         if not sound.all():
             self.replaced += int((~sound).sum())
