@@ -1,4 +1,4 @@
-"""One torch thread for all tests: the products are small, and other work runs beside. And the command as a fixture."""
+"""One torch thread for all tests: the products are small, and other work runs beside. The command as a fixture."""
 
 import json
 import sys

@@ -41,9 +41,8 @@ def test_a_run_that_goes_on_asks_no_pilot_again(nmcmc, monkeypatch):
 
 
 def test_what_is_asked_for_is_not_decided_by_the_pilot(nmcmc):
-    run = nmcmc(
-        "run", "--mode", "nis", "ising", "L=6", "prior=boundary-mps", "prior.chi=2", "net=none", "--draws", 50
-    )
+    asked = ("prior=boundary-mps", "prior.chi=2", "net=none")
+    run = nmcmc("run", "--mode", "nis", "ising", "L=6", *asked, "--draws", 50)
     assert "pilot" not in run.out
     config = open_chain("ising-L=6-nis.h5").config["net"]
     assert (config["prior"], config["chi"], config["net"]) == ("boundary-mps", 2, "none")
@@ -52,22 +51,23 @@ def test_what_is_asked_for_is_not_decided_by_the_pilot(nmcmc):
 @pytest.mark.parametrize("data", ["self", None])
 def test_a_linear_residual_is_fitted_kept_and_used(nmcmc, data):
     words = ["run", "--mode", "nis", "ea2d", "L=6", "seed=1", "beta=0.9", "prior=local", "net=linear",
-             "train.states=2000", "--draws", 500]  # fmt: skip
-    words += [f"train.data={data}"] if data else []
-    run = nmcmc(*words, "--json")
+             "train.states=2000", *([f"train.data={data}"] if data else [])]  # fmt: skip
+    run = nmcmc(*words, "--draws", 500, "--json")
     assert "nats gained on unseen ones" in run.out
     found = run.json["diagnostics"]
     assert found["ess"] > 2 * found["prior_ess"]
     target = exact(build("ea2d", {"L": 6, "seed": 1}), 0.9)
     assert near(run.json, "log_z", target.log_z)
     assert near(run.json, "energy", target.energy)
-    again = nmcmc(*words[:-1], 700)
+    again = nmcmc(*words, "--draws", 700)
     assert "trained before" in again.out
 
 
 def test_a_transformer_learns_on_top_of_a_spinwise_prior(nmcmc):
-    run = nmcmc("run", "--mode", "nis", "ea2d", "L=4", "seed=2", "beta=0.8", "prior.form=one-leg", "prior.chi=1",
-                "net=transformer", "net.width=16", "train.steps=150", "train.batch=128", "--draws", 500, "--json")  # fmt: skip
+    weak = ("prior.form=one-leg", "prior.chi=1")
+    learner = ("net=transformer", "net.width=16", "train.steps=150", "train.batch=128")
+    target = ("ea2d", "L=4", "seed=2", "beta=0.8")
+    run = nmcmc("run", "--mode", "nis", *target, *weak, *learner, "--draws", 500, "--json")
     found = run.json["diagnostics"]
     assert found["ess"] > found["prior_ess"] + 0.05
     assert near(run.json, "log_z", exact(build("ea2d", {"L": 4, "seed": 2}), 0.8).log_z)
