@@ -59,13 +59,13 @@ class Screen:
                 return
             last = now
             rate = (done - first) / (now - began)
-            left = f", about {_duration((total - done) / rate)} left" if rate > 0 else ""
+            left = f", about {duration((total - done) / rate)} left" if rate > 0 else ""
             print(f"{what}: {done} of {total}{left}{', ' + note if note else ''}", file=sys.stderr, flush=True)
 
         yield update
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """3 s, 5 min, 2.5 h"""
     if seconds < 120:
         return f"{math.ceil(seconds)} s"

@@ -15,6 +15,7 @@ import torch
 from cli.arguments import Target
 from cli.environments import Environments, check_memory
 from cli.errors import UserError
+from cli.output import duration
 from cli.work import Run
 from mc.chain import ChainError, open_chain
 from nmcmc.checkpoint import Checkpoint, CheckpointError, load_checkpoint, require_target
@@ -31,6 +32,7 @@ TRAIN_KEYS = {"train.steps": "steps", "train.batch": "batch", "train.microbatch"
               "train.reuse": "reuse", "train.states": "states"}  # fmt: skip
 FROM_CONFIGURATIONS = ("likelihood", "soft-likelihood")
 DECIDE_THE_NET = ("net", "prior", "patch", "target_ess")  # first words of settings that the sampler hangs on
+LONG_DRAWING = 300.0  # seconds that are worth a word
 SHARE_OF_SAMPLING = 0.5  # of a time limit, for the draws
 SEED_OF_PILOT = 2**30
 # One thread, whatever the machine has: products of this size gain little from more and lose much when cores are busy,
@@ -164,6 +166,11 @@ def pilot_choice(
     chosen = choice.net
     bond = f" prior.chi={chosen.chi} prior.form={chosen.form}" if chosen.prior == "boundary-mps" else ""
     screen.say(f"sampler: prior={chosen.prior}{bond} net={chosen.net}")
+    drawing = states * hardest.seconds * len(target.betas)
+    if drawing > LONG_DRAWING and not options.time_limit:
+        screen.say(
+            f"{states} states will take about {duration(drawing)}; --draws, --chains or --time-limit make it less"
+        )
     return chosen, choice.states
 
 

@@ -7,6 +7,7 @@ the same command makes the same chain on another machine.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -34,7 +35,8 @@ LARGEST_TRAINED = 1024  # spins up to which a transformer is worth its training 
 class Pilot:
     """What a few draws of a prior say. expected_ess: the lesser of their ESS and that of Gaussian log weights.
 
-    spread: standard deviation of ln w. replaced: share of conditionals that the local field decided.
+    spread: standard deviation of ln w. replaced: share of conditionals that the local field decided. seconds: wall
+    time a draw, for the eye only.
     """
 
     net: NetSettings
@@ -43,6 +45,7 @@ class Pilot:
     spread: float
     log_z: float
     replaced: float
+    seconds: float
 
     @property
     def expected_ess(self) -> float:
@@ -53,19 +56,22 @@ class Pilot:
         if name == "boundary-mps":
             name += f" chi={self.net.chi} ({self.net.form})"
         kept = f", {self.replaced:.1g} of the conditionals from local fields" if self.replaced else ""
-        return f"pilot of {self.draws} draws: {name}: ESS {self.ess:.3f}, sd of ln w {self.spread:.2f}{kept}"
+        found = f"ESS {self.ess:.3f}, sd of ln w {self.spread:.2f}{kept}"
+        return f"pilot of {self.draws} draws: {name}: {found}, {1e3 * self.seconds:.3g} ms each"
 
 
 def run_pilot(sampler: AutoregressiveSampler, net: NetSettings, seed: int) -> Pilot:
     """Draws of the prior alone, as many as make about a million spins, 64 to 1024."""
     sampler = sampler.prior_alone()
     n = int(min(1024, max(64, SPINS_OF_A_PILOT // sampler.tokens.n_spins)))
+    began = time.monotonic()
     spins, log_q = sampler.sample(n, torch.Generator().manual_seed(seed))
+    seconds = (time.monotonic() - began) / n
     log_weight = -sampler.beta * sampler.hamiltonian.energy(spins) - log_q
     decided = max(getattr(sampler.prior, "decided", 0), 1)
     replaced = getattr(sampler.prior, "replaced", 0) / decided
     ess, log_z = float(effective_sample_size(log_weight)), float(log_mean_weight(log_weight)[0])
-    return Pilot(net, n, ess, float(np.std(log_weight)), log_z, replaced)
+    return Pilot(net, n, ess, float(np.std(log_weight)), log_z, replaced, seconds)
 
 
 def nominal_seconds(hamiltonian: Hamiltonian, net: NetSettings) -> float:

@@ -24,7 +24,7 @@ def glass(L=6, seed=1):
 def told(chi, ess, spread=0.1, prior="boundary-mps", hamiltonian=None, replaced=0.0):
     """What a pilot may say."""
     net = NetSettings(prior=prior, chi=chi)
-    return Pilot(net if hamiltonian is None else resolved(hamiltonian, net), 100, ess, spread, 0.0, replaced)
+    return Pilot(net if hamiltonian is None else resolved(hamiltonian, net), 100, ess, spread, 0.0, replaced, 0.001)
 
 
 def scripted(monkeypatch, ess, spread=lambda chi: 0.0):
@@ -34,7 +34,7 @@ def scripted(monkeypatch, ess, spread=lambda chi: 0.0):
     def say(sampler, net, seed):
         assert sampler is net  # what build made of these very settings
         tried.append(net.chi)
-        return Pilot(net, 100, ess(net.chi), spread(net.chi), 0.0, 0.0)
+        return Pilot(net, 100, ess(net.chi), spread(net.chi), 0.0, 0.0, 0.001)
 
     monkeypatch.setattr(pilots, "run_pilot", say)
     return tried
