@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Pilot:
     spread: float
     log_z: float
     replaced: float
-    seconds: float
+    seconds: float = field(compare=False)
 
     @property
     def expected_ess(self) -> float:
