@@ -18,6 +18,7 @@ from cli.errors import UserError
 from cli.output import duration
 from cli.work import Run
 from mc.chain import ChainError, open_chain
+from nmcmc.block_move import block_refusal
 from nmcmc.checkpoint import Checkpoint, CheckpointError, load_checkpoint, require_target
 from nmcmc.pilot import LADDER, Choice, choose_network, choose_prior
 from nmcmc.recipe import NetSettings, as_plain, build_sampler, default_steps, net_from_plain, published, resolved
@@ -32,6 +33,7 @@ TRAIN_KEYS = {"train.steps": "steps", "train.batch": "batch", "train.microbatch"
               "train.reuse": "reuse", "train.states": "states"}  # fmt: skip
 FROM_CONFIGURATIONS = ("likelihood", "soft-likelihood")
 DECIDE_THE_NET = ("net", "prior", "patch", "target_ess")  # first words of settings that the sampler hangs on
+POOR_ESS = 0.5  # of a pilot, below which another move is worth a try
 LONG_DRAWING = 300.0  # seconds that are worth a word
 SHARE_OF_SAMPLING = 0.5  # of a time limit, for the draws
 SEED_OF_PILOT = 2**30
@@ -166,6 +168,10 @@ def pilot_choice(
     chosen = choice.net
     bond = f" prior.chi={chosen.chi} prior.form={chosen.form}" if chosen.prior == "boundary-mps" else ""
     screen.say(f"sampler: prior={chosen.prior}{bond} net={chosen.net}")
+    if hardest.expected_ess < POOR_ESS and work.mode == "nmcmc" and not block_refusal(target.hamiltonian):
+        screen.say(
+            "hint: this prior is poor here; move=block, which keeps one row and draws the rest, may be far better"
+        )
     drawing = states * hardest.seconds * len(target.betas)
     if drawing > LONG_DRAWING and not options.time_limit:
         screen.say(
