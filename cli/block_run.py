@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+import cli.threads  # noqa: F401  (one for torch)
 from cli.errors import UserError
 from cli.work import Run
 from nmcmc.block_move import BlockDriver, block_refusal, seconds_a_move

@@ -28,7 +28,9 @@ def first_difference(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str) -> str:
-    for key in sorted(old.keys() | new.keys(), key=lambda k: (k == "fingerprint", k != "prior", k)):
+    for key in sorted(
+        old.keys() | new.keys(), key=lambda k: (k == "fingerprint", k in ("net", "train"), k != "prior", k)
+    ):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             found = _first_difference(a, b, f"{prefix}{key}.")

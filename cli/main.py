@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,9 @@ import typer
 from cli.errors import UserError
 from cli.options import Options
 from cli.settings import MODES
+
+# Small matrices lose by more threads, and their rounding would depend on the number of cores; see cli.threads.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(
     add_completion=False,

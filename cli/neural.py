@@ -93,7 +93,9 @@ def train_sampler(
         if checkpoint is not None and checkpoint.training.finished:
             screen.say(f"sampler: {path} ({steps_of(checkpoint)}; remove it to train anew)")
             return checkpoint.sampler(environment).to(plan.device), checkpoint.training
-        if checkpoint is not None:
+        if plan.net.net == "linear":
+            screen.say(f"sampler: fit into {path}")
+        elif checkpoint is not None:
             screen.say(f"sampler: training goes on from {path}, step {checkpoint.training.step}")
         else:
             screen.say(f"sampler: training into {path}")
@@ -158,7 +160,8 @@ def fit(
         with screen.progress("fit, spins", target.hamiltonian.n_spins) as update:
             training, result = train_linear(
                 sampler, states, plan.train.validation_draws, seed,
-                report=lambda done, spins: update(done), stop=lambda: stop.interrupted,
+                report=lambda done, spins: update(done),
+                stop=lambda: stop.interrupted or time.monotonic() - began > seconds,
             )  # fmt: skip
         if result is not None:
             gain = f"{result.unseen_gain:.3g} nats gained on unseen ones, {result.seconds:.0f} s"
@@ -167,12 +170,16 @@ def fit(
         prior_ess = prior_ess if turn else training.prior_ess
     training.prior_ess = prior_ess
     training.cpu_seconds = time.process_time() - clock  # states are a part of the price
-    save(training)
+    training.finished = not stop.interrupted  # what the time allowed is the fit
+    if len(states):  # else there is nothing to keep: a run with more time shall fit
+        save(training)
     return training
 
 
 def steps_of(checkpoint: Checkpoint) -> str:
     """How far a training came, in words."""
+    if checkpoint.net.net == "linear":
+        return "fitted before"
     asked = checkpoint.recipe.get("train", {}).get("steps", checkpoint.training.step)
     step = checkpoint.training.step
     return f"trained before, {step} steps" if step >= asked else f"trained before, {step} of {asked} steps"

@@ -97,7 +97,7 @@ def obtain_sampler(
     elif not trains(work):
         sampler, training = untrained(work, beta), None
     else:
-        seconds = seconds_for_training(work, writer, stop) / betas_left
+        seconds = seconds_for_training(work, beta, writer, stop) / betas_left
         restart = work.options.restart and work.mode == "train"
         path = destination(work, beta)
         return neural.train_sampler(
@@ -135,14 +135,14 @@ class Bound:
         return self._driver.state() | {"proposal": self._digest}
 
 
-def seconds_for_training(work: Run, writer: ChainWriter, stop: Stopper) -> float:
+def seconds_for_training(work: Run, beta: float, writer: ChainWriter, stop: Stopper) -> float:
     """Wall seconds that training may take so that the asked draws, and the check, still fit into the time limit."""
     if not math.isfinite(stop.deadline):
         return math.inf
     options = work.options
     needed = 1.0  # for results and the file
     if work.mode != "train":
-        sampler = untrained(work, work.target.betas[0])
+        sampler = untrained(work, beta)
         steps = (options.draws - writer.committed_draws + options.warmup) * len(work.target.betas)
         states = max(steps * options.chains, 1)
         needed += 1.3 * states * neural.seconds_a_state(sampler, min(states, sampler.max_batch))

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+import cli.threads  # noqa: F401  (one for torch)
 from cli.arguments import Target
-from cli.environments import Environments, check_memory
+from cli.environments import Environments, check_memory, fits_memory
 from cli.errors import UserError
 from cli.output import duration
 from cli.work import Run
@@ -32,14 +33,13 @@ TRAIN_KEYS = {"train.steps": "steps", "train.batch": "batch", "train.microbatch"
               "train.lr": "learning_rate", "train.objective": "objective", "train.sweeps": "sweeps",
               "train.reuse": "reuse", "train.states": "states"}  # fmt: skip
 FROM_CONFIGURATIONS = ("likelihood", "soft-likelihood")
-DECIDE_THE_NET = ("net", "prior", "patch", "target_ess")  # first words of settings that the sampler hangs on
+DECIDE_THE_NET = ("net", "prior", "patch", "target_ess", "train")  # first words of settings that the sampler hangs on
+OF_LINEAR = {"net.window", "train.states"}  # settings that ask for a linear residual
+DEFAULT_STATES = 40_000
 POOR_ESS = 0.5  # of a pilot, below which another move is worth a try
 LONG_DRAWING = 300.0  # seconds that are worth a word
 SHARE_OF_SAMPLING = 0.5  # of a time limit, for the draws
 SEED_OF_PILOT = 2**30
-# One thread, whatever the machine has: products of this size gain little from more and lose much when cores are busy,
-# and the order of float sums, hence every bit of a chain, then does not depend on the number of cores.
-torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def make_plan(work: Run, environments: Environments) -> Plan:
 
     What is left open is decided by a pilot, or read from the chain file that will go on.
     """
-    target, mode, given, options = work.target, work.mode, work.given, work.options
+    target, mode, options = work.target, work.mode, work.options
+    given = {key: value for key, value in work.given.items() if key in work.settings}  # those that act in this mode
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no CUDA device is available; use --device cpu")
     use_cuda = options.device != "cpu" and torch.cuda.is_available()
@@ -85,6 +86,8 @@ def make_plan(work: Run, environments: Environments) -> Plan:
     if published_recipe:
         net, training = published(net, training)
     net_keys = {field: given[key] for key, field in NET_KEYS.items() if key in given and given[key] != "auto"}
+    if OF_LINEAR & given.keys() and "net" not in given:
+        net_keys["net"] = "linear"
     net = replace(net, **net_keys) if mode != "prior" else replace(net, **net_keys | {"net": "none"})
     train_keys = {field: given[key] for key, field in TRAIN_KEYS.items() if key in given}
     n_spins = target.hamiltonian.n_spins
@@ -93,8 +96,6 @@ def make_plan(work: Run, environments: Environments) -> Plan:
         net = resolved(target.hamiltonian, net)
     except ValueError as error:
         raise UserError(str(error)) from None
-    if net.prior == "boundary-mps":
-        check_memory(target.hamiltonian, net)
     if mode == "train" and net.net == "none":
         raise UserError("net=none: a prior alone has nothing to train; use --mode prior, or leave net= out")
     data = given.get("train.data")
@@ -105,14 +106,16 @@ def make_plan(work: Run, environments: Environments) -> Plan:
         for beta in target.betas:
             configurations_from(data, target, beta, "net=linear")
     elif data is not None and net.net != "linear":
-        expected = " or ".join(FROM_CONFIGURATIONS)
+        expected = " or ".join((*FROM_CONFIGURATIONS, "net=linear"))
         raise UserError(f"train.data={data} goes with train.objective={expected}, not {training.objective}")
     asked = {key: value for key, value in as_plain_values(given).items() if key.split(".")[0] in DECIDE_THE_NET}
     # A setting of the network or its training asks for one.
     network_open = mode in ("nmcmc", "nis") and not any(key.split(".")[0] in ("net", "train") for key in given)
     asked["net_open"] = network_open
     prior_open = net.prior == "boundary-mps" and not {"prior", "prior.chi"} & {k for k in given if given[k] != "auto"}
-    if (network_open or prior_open) and given.get("move") != "block":
+    if net.prior == "boundary-mps" and not prior_open:
+        check_memory(target.hamiltonian, net)
+    if network_open or prior_open:
         stored = stored_choice(work, asked)
         net, states = stored or pilot_choice(work, net, environments, prior_open, network_open)
         if training.states is None:
@@ -145,18 +148,22 @@ def pilot_choice(
     target, options, screen = work.target, work.options, work.screen
     work.say_out()
     target_ess = work.settings["target_ess"]
-    states = (options.draws + options.warmup) * options.chains
+    # A training is for draws to come: as many as the default of a run.
+    states = (options.draws + options.warmup) * options.chains if options.draws else DEFAULT_STATES
     seconds = SHARE_OF_SAMPLING * options.time_limit if options.time_limit else math.inf
     seed = int(np.random.SeedSequence(options.rng_seed, spawn_key=(SEED_OF_PILOT,)).generate_state(1)[0])
     hardest = None
     for beta in target.betas:
 
         def build(trial: NetSettings, beta: float = beta) -> AutoregressiveSampler:
-            environment = environments.get(target.hamiltonian, beta, trial)
+            environment = environments.get(target.hamiltonian, beta, trial, keep=False)
             return build_sampler(target.hamiltonian, beta, replace(trial, net="none"), environment=environment)
 
         least = hardest.net.chi if hardest else 0
-        bonds = tuple(chi for chi in LADDER if chi >= least) if prior_open else (net.chi,)
+        bonds = (net.chi,)
+        if prior_open:
+            fitting = [chi for chi in LADDER if fits_memory(target.hamiltonian, replace(net, chi=chi))]
+            bonds = tuple(chi for chi in fitting if chi >= least) or LADDER[:1]
         pilot = choose_prior(target.hamiltonian, net, target_ess, states, seconds, seed, build, screen.say, bonds)
         if hardest is None or pilot.net.chi > hardest.net.chi or pilot.expected_ess < hardest.expected_ess:
             hardest = pilot
@@ -191,7 +198,7 @@ def loaded_plan(path: Path, target: Target, given: dict[str, Any], device: torch
         raise UserError(f"checkpoint {path}: its training has not begun; train it first, or leave --checkpoint out")
     for key, field in NET_KEYS.items():
         theirs = getattr(checkpoint.net, field)
-        if key in given and given[key] != theirs:
+        if given.get(key, "auto") not in ("auto", theirs):
             said = "x".join(map(str, theirs)) if isinstance(theirs, tuple) else theirs
             raise UserError(f"{key}= does not fit checkpoint {path}, which has {key}={said}; leave it out")
     return Plan(checkpoint.net, TrainSettings(), None, device, {}, checkpoint)

@@ -98,7 +98,7 @@ def _dropped_modes(results: Results) -> list[str]:
         return []
     worst = int(np.nanargmin(ess_mc / ess))
     found = f"{ess[worst]:.3f} on the sampler's own draws but {ess_mc[worst]:.3f} on Monte Carlo states"
-    advice = "train further, or mix with sweeps (local=1)"
+    advice = "use a stronger prior, train further, or mix with sweeps (--mode nmcmc local=1)"
     return [f"dropped modes: ESS is {found} at beta {results.betas[worst]:.6g}: {advice}"]
 
 
@@ -113,7 +113,7 @@ def _noisy_ess(results: Results) -> list[str]:
         return []
     expected = math.exp(-2.0 * gap[worst])
     at = f"ESS {ess[worst]:.3g} but exp(-2 dF) = {expected:.2g} at beta {results.betas[worst]:.6g}"
-    return [f"noise: {at}: rare draws decide the ESS; take more draws, a larger prior.chi=, or move=block"]
+    return [f"noise: {at}: rare draws decide it; take more draws, a stronger sampler, or --mode pt"]
 
 
 def diagnostics(results: Results) -> list[str]:

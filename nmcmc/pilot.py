@@ -24,6 +24,7 @@ from nmcmc.sampler import AutoregressiveSampler
 LADDER = (4, 8, 12, 16, 20, 24, 32)  # bonds tried, from the smallest upwards
 FIRST_OF_LARGE = 16  # bond to begin with beyond 100 x 100
 GOOD_ENOUGH = 0.5  # expected ESS from which the cost of a run may end the climb
+HOPELESS = 0.9  # share of conditionals from local fields from which no bond will help
 LONGEST_SAMPLING = 1800.0  # nominal seconds of drawing beyond which a larger bond is not taken
 SPINS_OF_A_PILOT = 2**20
 SPINS_OF_A_FIT = 2**24  # of all states of a linear fit together
@@ -55,15 +56,15 @@ class Pilot:
         name = self.net.prior
         if name == "boundary-mps":
             name += f" chi={self.net.chi} ({self.net.form})"
-        kept = f", {self.replaced:.1g} of the conditionals from local fields" if self.replaced else ""
+        kept = f", {self.replaced:.2g} of the conditionals from local fields" if self.replaced else ""
         found = f"ESS {self.ess:.3f}, sd of ln w {self.spread:.2f}{kept}"
         return f"pilot of {self.draws} draws: {name}: {found}, {1e3 * self.seconds:.3g} ms each"
 
 
 def run_pilot(sampler: AutoregressiveSampler, net: NetSettings, seed: int) -> Pilot:
-    """Draws of the prior alone, as many as make about a million spins, 64 to 1024."""
+    """`pilot_draws` of the prior alone."""
     sampler = sampler.prior_alone()
-    n = int(min(1024, max(64, SPINS_OF_A_PILOT // sampler.tokens.n_spins)))
+    n = pilot_draws(sampler.tokens.n_spins)
     began = time.monotonic()
     spins, log_q = sampler.sample(n, torch.Generator().manual_seed(seed))
     seconds = (time.monotonic() - began) / n
@@ -72,6 +73,11 @@ def run_pilot(sampler: AutoregressiveSampler, net: NetSettings, seed: int) -> Pi
     replaced = getattr(sampler.prior, "replaced", 0) / decided
     ess, log_z = float(effective_sample_size(log_weight)), float(log_mean_weight(log_weight)[0])
     return Pilot(net, n, ess, float(np.std(log_weight)), log_z, replaced, seconds)
+
+
+def pilot_draws(n_spins: int) -> int:
+    """As many as make about a million spins, 64 to 1024."""
+    return int(min(1024, max(64, SPINS_OF_A_PILOT // n_spins)))
 
 
 def nominal_seconds(hamiltonian: Hamiltonian, net: NetSettings) -> float:
@@ -107,9 +113,12 @@ def choose_prior(
     if hamiltonian.n_spins > 10_000:
         bonds = tuple(chi for chi in bonds if chi >= FIRST_OF_LARGE) or bonds
     best: Pilot | None = None
+    spent = 0.0
     for chi in bonds:
         trial = replace(net, chi=chi)
-        costly = states * nominal_seconds(hamiltonian, trial) > min(seconds, LONGEST_SAMPLING)
+        one = nominal_seconds(hamiltonian, trial)
+        spent += pilot_draws(hamiltonian.n_spins) * one
+        costly = max(states * one, spent) > min(seconds, LONGEST_SAMPLING)
         if best is not None and costly and (best.expected_ess >= GOOD_ENOUGH or seconds < math.inf):
             break
         pilot = run_pilot(build(trial), trial, seed)
@@ -117,7 +126,7 @@ def choose_prior(
         # Below a few effective draws the ESS is noise; the spread of ln w still tells which is better.
         if best is None or pilot.expected_ess >= best.expected_ess or pilot.spread < best.spread:
             best = pilot
-        if pilot.expected_ess >= target_ess:
+        if pilot.expected_ess >= target_ess or pilot.replaced > HOPELESS:
             break
     return best
 

@@ -18,7 +18,6 @@ from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.tokens import Tokens, tokens_for
 from nmcmc.training import TrainSettings
 
-RECIPES = ("default", "published")
 NETS = ("transformer", "linear", "none")
 FITTED_STATES = 16_000  # equilibrium states of a linear fit, by default
 

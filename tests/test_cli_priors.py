@@ -60,7 +60,7 @@ def test_a_linear_residual_is_fitted_kept_and_used(nmcmc, data):
     assert near(run.json, "log_z", target.log_z)
     assert near(run.json, "energy", target.energy)
     again = nmcmc(*words, "--draws", 700)
-    assert "trained before" in again.out
+    assert "fitted before" in again.out
 
 
 def test_a_transformer_learns_on_top_of_a_spinwise_prior(nmcmc):

@@ -252,7 +252,7 @@ def test_other_priors_have_one_pilot(build, net, prior):
 def test_what_a_pilot_says():
     said = "pilot of 100 draws: boundary-mps chi=8 (two-leg): ESS 0.900, sd of ln w 0.25, 1 ms each"
     assert told(8, 0.9, 0.25).line() == said
-    assert ", 0.03 of the conditionals from local fields, " in told(8, 0.9, replaced=0.034).line()
+    assert ", 0.034 of the conditionals from local fields, " in told(8, 0.9, replaced=0.034).line()
     assert told(8, 0.9, prior="local").line().startswith("pilot of 100 draws: local: ESS 0.900")
 
 
