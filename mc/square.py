@@ -27,6 +27,13 @@ class SquareCouplings:
     def shape(self) -> tuple[int, int]:
         return self.right.shape
 
+    def rolled(self, rows: int) -> SquareCouplings:
+        """The same couplings with row `rows` renumbered 0; ValueError unless the y axis is periodic."""
+        if rows % self.shape[0] and not self.periodic[0]:
+            raise ValueError("rows of an open lattice cannot be renumbered")
+        grids = (np.roll(grid, -rows, axis=0) for grid in (self.right, self.down, self.field))
+        return SquareCouplings(*grids, self.periodic)
+
 
 def square_refusal(hamiltonian: Hamiltonian) -> str:
     """Why the Hamiltonian is not one of nearest neighbours on a two-dimensional lattice; "" where it is."""

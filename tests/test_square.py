@@ -89,6 +89,31 @@ def test_bonds_and_fields_that_are_missing_are_zero():
     assert not np.any([empty.right, empty.down, empty.field])
 
 
+@pytest.mark.parametrize("rows", [0, 1, 3, 4, -1, 9])
+@pytest.mark.parametrize("boundary", [TORUS, ALONG_Y])
+def test_rolled_renumbers_the_rows(boundary, rows):
+    hamiltonian = glass(3, 5, boundary)
+    couplings, states = square_couplings(hamiltonian), random_states(hamiltonian)
+    rolled = couplings.rolled(rows)
+    assert rolled.periodic == couplings.periodic
+    assert (rolled.field[0] == couplings.field[rows % 5]).all()
+    moved = np.roll(states.reshape(-1, 5, 3), -rows, axis=1).reshape(-1, 15)
+    assert grid_energy(rolled, moved) == pytest.approx(hamiltonian.energy(states), abs=1e-12)
+    back = rolled.rolled(-rows)
+    assert (back.right == couplings.right).all()
+    assert (back.down == couplings.down).all()
+
+
+@pytest.mark.parametrize("boundary", [OPEN, ALONG_X])
+def test_rows_of_an_open_lattice_keep_their_numbers(boundary):
+    couplings = square_couplings(glass(3, 4, boundary))
+    for rows in (1, -1, 7):
+        with pytest.raises(ValueError, match="rows of an open lattice"):
+            couplings.rolled(rows)
+    for rows in (0, 4, -8):
+        assert (couplings.rolled(rows).right == couplings.right).all()
+
+
 def next_nearest():
     return mc.Hamiltonian(9, [(np.array([[0, 1], [0, 4]]), np.ones(2))], lattice=mc.models.ising(L=3).lattice)
 
