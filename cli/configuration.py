@@ -8,6 +8,7 @@ from typing import Any
 # key sets, the recipe is named.
 WRITTEN_AS = {
     "mode": "--mode", "chains": "--chains", "warmup": "--warmup", "thin": "--thin", "rng_seed": "--rng-seed",
+    "settings.population": "--draws",
     "fingerprint": "the Hamiltonian", "net.net": "net", "net.patch": "patch", "net.prior": "prior",
     "net.chi": "prior.chi", "net.form": "prior.form", "net.sweeps": "prior.sweeps",
     "net.zero_head": "train.recipe", "train.learning_rate": "train.lr", "train.schedule": "train.recipe",
@@ -29,7 +30,7 @@ def first_difference(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str) -> str:
     for key in sorted(
-        old.keys() | new.keys(), key=lambda k: (k == "fingerprint", k in ("net", "train"), k != "prior", k)
+        old.keys() | new.keys(), key=lambda k: (k == "fingerprint", k == "kernel", k in ("net", "train"), k != "prior", k)
     ):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):

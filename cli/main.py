@@ -30,8 +30,13 @@ Mode = Annotated[str | None, typer.Option("--mode", help=" ".join(MODES))]
 Out = Annotated[Path | None, typer.Option("--out", help="chain file [default: ./MODEL-KEYS-MODE.h5]")]
 Draws = Annotated[int, typer.Option("--draws", help="stored draws a chain (and temperature)")]
 Chains = Annotated[int, typer.Option("--chains", help="independent chains")]
-Warmup = Annotated[int | None, typer.Option("--warmup", help="sweeps before the first draw [1000, neural 100]")]
-Thin = Annotated[int, typer.Option("--thin", help="sweeps between draws (classical modes)")]
+Warmup = Annotated[
+    int | None, typer.Option("--warmup", help="sweeps before the first draw [1000, fast kernels 5000, neural 100]")
+]
+Thin = Annotated[
+    int | None,
+    typer.Option("--thin", help="sweeps between draws (classical modes) [10, fast kernels 50, clusters 1]"),
+]
 RngSeed = Annotated[int, typer.Option("--rng-seed", help="seed of all random numbers of the run")]
 Weights = Annotated[Path | None, typer.Option("--checkpoint", help="a trained sampler (train: where it goes)")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
@@ -67,7 +72,7 @@ def run_command(
     draws: Draws = 10_000,
     chains: Chains = 4,
     warmup: Warmup = None,
-    thin: Thin = 1,
+    thin: Thin = None,
     rng_seed: RngSeed = 0,
     checkpoint: Weights = None,
     device: Device = "auto",
@@ -175,6 +180,19 @@ def exact_command(words: Words, ground: Ground = False, as_json: Json = False):
                      "lost_digits": result.lost_digits})  # fmt: skip
     if as_json:
         print(json.dumps({"command": "exact", "model": target.model, "results": rows} | found))
+
+
+@app.command("bench")
+def bench_command(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="mc: the Monte Carlo kernels")],
+    only: Annotated[str | None, typer.Option("--only", help="run what has this word in its name")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="CPU time of each contender")] = 0.4,
+    as_json: Json = False,
+):
+    """Time our kernels beside peapods and openjij, where these are installed."""
+    from cli.bench import bench
+
+    bench(suite, only, seconds, as_json)
 
 
 @app.command("models")

@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.errors import UserError
-from cli.settings import CLASSICAL, NEURAL
+from cli.settings import CLASSICAL, CLUSTER, NEURAL, SCHEDULED
 
 # Options that somebody may write as draws=100.
 NAMES = ("mode", "out", "draws", "chains", "warmup", "thin", "rng-seed", "checkpoint", "device", "time-limit")
 DEVICES = ("auto", "cpu", "cuda")
-WARMUP_CLASSICAL, WARMUP_NEURAL, WARMUP_BLOCK = 1000, 100, 10  # sweeps, independence steps, block moves
+WARMUP_NEURAL, WARMUP_BLOCK = 100, 10  # independence steps, block moves
+# Sweeps before the first draw, and from one draw to the next: so many that measuring costs less than a tenth of the
+# time, which for kernels that move 64 spins at once takes more of them.
+WARMUP_CLASSICAL, WARMUP_FAST = 1000, 5000
+THIN, THIN_FAST, FAST = 10, 50, ("packed", "bit-planes")
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Options:
     draws: int = 10_000
     chains: int = 4
     warmup: int | None = None
-    thin: int = 1
+    thin: int | None = None
     rng_seed: int = 0
     checkpoint: Path | None = None
     device: str = "auto"
@@ -35,7 +39,7 @@ class Options:
     def check_values(self) -> None:
         """UserError naming the option whose value cannot be."""
         for option, value in (("--draws", self.draws), ("--chains", self.chains), ("--thin", self.thin)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise UserError(f"{option} {value}: an integer of at least 1 is needed")
         if self.warmup is not None and self.warmup < 0:
             raise UserError(f"--warmup {self.warmup}: an integer of at least 0 is needed")
@@ -48,10 +52,10 @@ class Options:
 
     def idle(self, mode: str) -> list[str]:
         """Options that were given and have no effect in this mode."""
-        warmup_idle = self.warmup is not None and mode in ("train", "nis", "prior")
+        warmup_idle = self.warmup is not None and mode in ("train", "nis", "prior", *SCHEDULED)
         checkpoint_idle = self.checkpoint is not None and mode in (*CLASSICAL, "prior")
         found = {
-            "--thin": self.thin != 1 and mode in NEURAL,
+            "--thin": self.thin not in (None, 1) and mode in NEURAL,
             "--warmup": warmup_idle,
             "--checkpoint": checkpoint_idle,
             "--check": self.check and mode in CLASSICAL,
@@ -59,13 +63,21 @@ class Options:
         return [name for name, idle in found.items() if idle]
 
     def resolved(self, mode: str, move: str | None = None) -> Options:
-        """The same with all that has no effect in this mode at one fixed value, so that it makes no other run."""
-        default = WARMUP_BLOCK if move == "block" else WARMUP_NEURAL if mode in NEURAL else WARMUP_CLASSICAL
-        warmup = self.warmup if self.warmup is not None else default
+        """The same with all that has no effect in this mode at one fixed value, so that it makes no other run.
+
+        What depends on the kernel of a classical mode stays open until `settled`.
+        """
         if mode == "train":
             return replace(self, draws=0, chains=1, thin=1, warmup=0)
-        if mode in ("nis", "prior"):
-            warmup = 0
-        thin = 1 if mode in NEURAL else self.thin
-        checkpoint = self.checkpoint if mode in ("nmcmc", "nis") else None
-        return replace(self, warmup=warmup, thin=thin, checkpoint=checkpoint)
+        if mode in CLASSICAL:
+            return replace(self, checkpoint=None, warmup=0 if mode in SCHEDULED else self.warmup)
+        default = WARMUP_BLOCK if move == "block" else WARMUP_NEURAL
+        warmup = 0 if mode in ("nis", "prior") else default if self.warmup is None else self.warmup
+        return replace(self, warmup=warmup, thin=1, checkpoint=self.checkpoint if mode in ("nmcmc", "nis") else None)
+
+    def settled(self, mode: str, kernel: str) -> Options:
+        """The same with the sweeps of a classical mode that suit its kernel, where none were asked for."""
+        fast = kernel in FAST and mode not in SCHEDULED
+        thin = 1 if mode in CLUSTER else THIN_FAST if fast else THIN
+        warmup = WARMUP_FAST if fast else WARMUP_CLASSICAL
+        return replace(self, thin=self.thin or thin, warmup=warmup if self.warmup is None else self.warmup)

@@ -12,23 +12,31 @@ import numpy as np
 
 from cli.errors import UserError
 from mc.chain import Chain, ChainError, ChainWriter, open_chain
+from mc.equilibration import Verdict, equilibrated
 from mc.exact import exact_or_none
 from mc.hamiltonian import Hamiltonian
 from mc.observables import summarize
+from mc.population import family_entropy, mean_square_family_size
 from mc.statistics import Estimate, longest_rejection
+from mc.stepping_stone import stepping_stones
 from mc.weighted import effective_sample_size, log_mean_weight
 
 COLUMNS = ("mean", "error", "tau_int", "n_eff", "r_hat")
+POOR_OVERLAP = "neighbouring temperatures hardly overlap: use more of them, or ladder=tuned"
 EXACT_SECONDS = 5.0  # exact values are "at hand" when those of all betas together are estimated to take less
 
 
 @dataclass
 class Results:
-    """observables: {name: one Estimate a beta}; diagnostics: {name: one number a beta, or one number}."""
+    """observables: {name: one Estimate a beta}; diagnostics: {name: one number a beta, or one number}.
+
+    equilibrated: one verdict a beta, of the modes that have one.
+    """
 
     betas: np.ndarray
     observables: dict[str, list[Estimate]] = field(default_factory=dict)
     diagnostics: dict[str, Any] = field(default_factory=dict)
+    equilibrated: list[Verdict] = field(default_factory=list)
 
 
 def opened(path: str | os.PathLike) -> Chain:
@@ -48,7 +56,8 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
         weighted = chain.mode in ("nis", "prior")
         log_weight = stats["log_weight"] if weighted else None
         posterior = {name: chain.posterior[name] for name in chain.posterior}
-        results.observables = summarize(posterior, chain.n_spins, chain.betas, log_weight)
+        length = smallest_mode_length(hamiltonian)
+        results.observables = summarize(posterior, chain.n_spins, chain.betas, log_weight, length)
         results.diagnostics["lowest_energy"] = float(posterior["energy"].min())
         if "accepted" in stats:
             results.diagnostics["acceptance"] = stats["accepted"].mean(axis=(0, 1)).tolist()
@@ -57,6 +66,12 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
             tried = np.isfinite(swaps)
             rates = np.where(tried, swaps, 0.0).sum((0, 1)) / np.maximum(tried.sum((0, 1)), 1)
             results.diagnostics["swap_acceptance"] = rates.tolist()
+        if chain.mode in ("pt", "population") and len(chain.betas) > 1:
+            _ladder(results, posterior["energy"], chain.n_spins)
+        if "family" in stats:
+            _families(results, stats["family"])
+        if chain.mode in ("metropolis", "heatbath", "wolff", "swendsen-wang", "pt"):
+            results.equilibrated = _equilibrated(posterior)
         name = "log_weight_proposed" if "log_weight_proposed" in stats else "log_weight"
         if name in stats:
             _weights(results, stats[name])
@@ -73,6 +88,56 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
     stored = {name: _plain(value) for name, value in chain.diagnostics.items() if name not in results.diagnostics}
     results.diagnostics |= stored | (extra or {})
     return results
+
+
+def smallest_mode_length(hamiltonian: Hamiltonian) -> int | None:
+    """L of the smallest wave vector 2 pi / L: the longest periodic axis, None without one."""
+    lattice = hamiltonian.lattice
+    wrapped = [n for n, periodic in zip(lattice.shape, lattice.periodic, strict=True) if periodic] if lattice else []
+    return max(wrapped, default=None)
+
+
+def _ladder(results: Results, energy: np.ndarray, n_spins: int) -> None:
+    """ln Z and entropy along a ladder, by stepping stones; differences only where it does not hold beta = 0.
+
+    Several replicas of a chain (chain, draw, beta, replica) count as chains.
+    """
+    if energy.ndim > 3:
+        energy = np.moveaxis(energy, -1, 1).reshape(-1, *energy.shape[1:3])
+    stones = stepping_stones(energy, results.betas, n_spins)
+    name = "log_z" if stones.absolute else "log_z_rise"
+    results.diagnostics |= {name: stones.log_z.tolist(), f"{name}_error": stones.error.tolist(),
+                            "log_z_gap": stones.gap.tolist()}  # fmt: skip
+    if stones.absolute:
+        for name, values, errors in (
+            ("log_z", stones.log_z, stones.error),
+            ("entropy", stones.entropy, stones.entropy_error),
+        ):
+            results.observables[name] = [
+                Estimate(float(value), float(error), n_draws=energy[..., 0].size, status=status, advice=POOR_OVERLAP)
+                for value, error, status in zip(values, errors, stones.status, strict=True)
+            ]
+
+
+def _families(results: Results, family: np.ndarray) -> None:
+    """How many families are left of a population (chain, member, beta), mean over chains."""
+    for name, measure in (("family_entropy", family_entropy), ("rho_t", mean_square_family_size)):
+        values = [[measure(family[c, :, b]) for c in range(len(family))] for b in range(family.shape[2])]
+        results.diagnostics[name] = np.mean(values, axis=1).tolist()
+
+
+def _equilibrated(posterior: dict[str, np.ndarray]) -> list[Verdict]:
+    """A verdict at each beta, on the energy and, where there is an overlap, its square."""
+    series = {"energy": over_axes_of_beta(posterior["energy"])}
+    if "overlap" in posterior:
+        series["q2"] = over_axes_of_beta(posterior["overlap"] ** 2)
+    betas = series["energy"].shape[2]
+    return [equilibrated({name: values[:, :, b] for name, values in series.items()}) for b in range(betas)]
+
+
+def over_axes_of_beta(values: np.ndarray) -> np.ndarray:
+    """Mean over what follows (chain, draw, beta)."""
+    return values.reshape(*values.shape[:3], -1).mean(axis=-1)
 
 
 def exact_values(chain: Chain, hamiltonian: Hamiltonian) -> dict[str, list[float]]:
@@ -134,7 +199,9 @@ def as_json(command: str, chain: Chain, results: Results, seconds: dict[str, flo
     content = {
         "command": command, "out": str(chain.path), "mode": chain.mode, "model": chain.config.get("model"),
         "draws": chain.n_draws, "chains": chain.n_chains, "complete": chain.complete,
-        "results": rows, "diagnostics": diagnostics, "seconds": {k: _finite(v) for k, v in seconds.items()},
+        "results": rows, "diagnostics": diagnostics,
+        "equilibrated": [{"status": v.status, "reason": v.reason} for v in results.equilibrated],
+        "seconds": {k: _finite(v) for k, v in seconds.items()},
     }  # fmt: skip
     return json.dumps(content)
 

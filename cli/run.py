@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cli import classical
 from cli.arguments import Target, default_out
 from cli.configuration import first_difference
 from cli.errors import UserError
@@ -25,12 +26,11 @@ from cli.work import Run
 from mc.chain import Chain, ChainError, ChainWriter, create_chain, resume_chain
 from mc.chain_lock import WriterLock, writable_target
 from mc.record import record
-from mc.simulate import Driver, LocalDriver
-from mc.tempering import TemperingDriver
+from mc.simulate import Driver
 
 MOST_BETAS_IN_FULL = 4  # beyond, the table has one line a beta
 MOST_SPINS = 100_000_000  # kept by default, all draws together
-NUMBER = ({}, np.float64)
+NUMBER = ({}, np.float64)  # own axes, type
 
 
 def run(command: str, target: Target, mode: str, given: dict[str, Any], options: Options, began: float) -> int:
@@ -44,8 +44,9 @@ def run(command: str, target: Target, mode: str, given: dict[str, Any], options:
     screen = Screen(options.quiet)
     work = Run(command, target, mode, given, settings, options, screen, out, every, began, there=there)
     driver = check_before_work(work)
+    options = work.options
     deadline = began + options.time_limit if options.time_limit else math.inf
-    with Stopper(deadline) as stop, contextlib.closing(open_writer(work)) as writer:
+    with Stopper(deadline) as stop, contextlib.closing(open_writer(work, driver)) as writer:
         announce(work, writer, idle)
         if driver is None and must_prepare(work, writer):
             from cli import neural_run
@@ -94,44 +95,12 @@ def check_before_work(work: Run) -> Driver | None:
     if work.options.device == "cuda":
         raise UserError(f"--device cuda: mode {work.mode} runs on the CPU; leave --device out")
     try:
-        return classical_driver(work)
+        driver = classical.classical_driver(work)
+        work.options = work.options.settled(work.mode, driver.engine.kernel)
+        driver.thin = work.options.thin
+        return driver
     except ValueError as error:
         raise UserError(str(error).replace("rule=", "mode ").replace("betas=", "beta=")) from None
-
-
-def classical_driver(work: Run) -> Driver:
-    """The driver of metropolis, heatbath, wolff or pt; ValueError when the model does not suit it."""
-    hamiltonian, options, betas = work.target.hamiltonian, work.options, np.array(work.target.betas)
-    common = dict(n_chains=options.chains, seed=options.rng_seed, thin=options.thin, init=initial(work),
-                  spins_every=work.spins_every)  # fmt: skip
-    if work.mode == "pt":
-        if len(betas) < 2:
-            raise ValueError("mode pt: at least two temperatures are needed, such as beta=0.1:1:10")
-        return TemperingDriver(hamiltonian, betas, **common)
-    if work.mode == "wolff" and not hamiltonian.is_ferromagnet:
-        raise ValueError("mode wolff: a ferromagnet is needed (two-spin interactions, all J > 0, no field); "
-                         "use --mode metropolis or pt")  # fmt: skip
-    return LocalDriver(hamiltonian, betas, rule=work.mode, **common)
-
-
-def initial(work: Run) -> str | np.ndarray:
-    """init=random, up, or the last stored spins (chain, beta, N) of a chain file with as many of each."""
-    init = work.settings["init"]
-    if init in ("random", "up"):
-        return init
-    try:
-        chain = opened(init)
-    except UserError as error:
-        raise UserError(f"init={init}: random, up or a chain file is needed ({error})") from None
-    if not len(chain.spin_draws) or chain.n_spins != work.target.hamiltonian.n_spins:
-        raise UserError(f"init={init} has no stored spins of {work.target.hamiltonian.n_spins} sites")
-    last = chain.spins[:, -1]
-    wanted = (work.options.chains, len(work.target.betas))
-    if last.shape[:2] != wanted:
-        raise UserError(
-            f"init={init} has {last.shape[0]} chains at {last.shape[1]} betas, the run {wanted[0]} at {wanted[1]}"
-        )
-    return last
 
 
 def configuration(work: Run) -> dict[str, Any]:
@@ -139,6 +108,8 @@ def configuration(work: Run) -> dict[str, Any]:
     target, options = work.target, work.options
     outside = ("net", "train", "patch", "prior", "target_ess")  # resolved in the plan
     settings = {key: value for key, value in work.settings.items() if key.split(".")[0] not in outside}
+    if work.mode == "population":  # its size is no number of draws that could grow
+        settings["population"] = options.draws
     config = {
         "mode": work.mode, "model": target.model, "parameters": target.hamiltonian.parameters,
         "fingerprint": target.hamiltonian.fingerprint, "beta": list(target.betas), "chains": options.chains,
@@ -148,27 +119,34 @@ def configuration(work: Run) -> dict[str, Any]:
     return config if work.plan is None else config | work.plan.plain() | {"asked": work.plan.asked}
 
 
-def variables(mode: str, move: str | None = None) -> dict[str, tuple]:
-    """What the mode records beside energy and magnetization: {name: (own axes, dtype)}."""
-    if move == "block":
-        return dict.fromkeys(("accepted", "log_ratio"), NUMBER)
-    names = {"nis": ("log_q", "log_weight"), "prior": ("log_q", "log_weight"), "pt": ("accepted", "swap_accepted")}
-    neural = ("log_q", "log_weight", "accepted", "log_weight_proposed")
-    return dict.fromkeys(names.get(mode, ("accepted",) if mode in CLASSICAL else neural), NUMBER)
+def contents(work: Run, driver: Driver | None) -> dict[str, Any]:
+    """What the chain file is made for: sampled variables and axes of the spins."""
+    if work.mode in CLASSICAL:
+        return {
+            "posterior": {name: (axes, np.float64) for name, axes in driver.posterior_axes.items()},
+            "sample_stats": dict.fromkeys(driver.stat_names, NUMBER),
+            "spin_axes": driver.spin_axes,
+        }
+    stats = {"nis": ("log_q", "log_weight"), "prior": ("log_q", "log_weight")}
+    names = stats.get(work.mode, ("log_q", "log_weight", "accepted", "log_weight_proposed"))
+    if work.settings.get("move") == "block":
+        names = ("accepted", "log_ratio")
+    return {"posterior": {"energy": NUMBER, "magnetization": NUMBER}, "sample_stats": dict.fromkeys(names, NUMBER)}
 
 
-def open_writer(work: Run) -> ChainWriter:
+def open_writer(work: Run, driver: Driver | None) -> ChainWriter:
     """A new chain file, or the one that is there if it holds the same run; UserError naming what differs."""
     config, restart = configuration(work), work.options.restart
+    if work.mode in CLASSICAL:
+        config["kernel"] = driver.engine.kernel
     command = shlex.join(["nmcmc", *sys.argv[1:]])
     try:
         if not os.path.exists(work.out) or restart:
             return create_chain(
                 work.out, mode=work.mode, command=command, config=config, rng_seed=work.options.rng_seed,
                 hamiltonian=work.target.hamiltonian, betas=np.array(work.target.betas),
-                n_chains=work.options.chains, posterior={"energy": NUMBER, "magnetization": NUMBER},
-                sample_stats=variables(work.mode, work.settings.get("move")), spins_every=work.spins_every,
-                overwrite=restart,
+                n_chains=work.options.chains, spins_every=work.spins_every, overwrite=restart,
+                **contents(work, driver),
             )  # fmt: skip
         writer = resume_chain(work.out)
     except ChainError as error:
@@ -204,15 +182,27 @@ def must_prepare(work: Run, writer: ChainWriter) -> bool:
 def sample(work: Run, driver: Driver, writer: ChainWriter, stop: Stopper) -> None:
     """Draw until the chain is as long as asked, or stopped."""
     options, screen = work.options, work.screen
-    if work.mode in CLASSICAL or work.settings.get("local"):
+    is_classical = work.mode in CLASSICAL
+    if is_classical:
+        for line in classical.describe(driver):
+            screen.say(line)
+    if (is_classical and work.mode != "population") or work.settings.get("local"):
         compile_driver(driver)
+    warmup = len(driver.betas) if work.mode == "population" else options.warmup
     clock = time.process_time()
     try:
+        if work.settings.get("ladder") == "tuned" and not writer.committed_draws:
+            record(driver, writer, 0, warmup, stop=stop, warn=screen.warn)  # the betas are known after the warm-up
+            writer.set_betas(driver.betas)
         with screen.progress("sampling", options.draws, writer.committed_draws) as update:
-            record(driver, writer, options.draws, options.warmup, stop=stop, report=update, warn=screen.warn)
+            record(driver, writer, options.draws, warmup, stop=stop, report=update, warn=screen.warn)
     except (ChainError, FloatingPointError) as error:
         raise UserError(str(error), code=1) from None
     work.seconds["sample"] += time.process_time() - clock
+    if is_classical:
+        work.extra |= classical.found(driver)
+        for line in classical.afterwards(driver):
+            screen.say(line)
 
 
 def compile_driver(driver: Driver) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 from cli import values
 
 LOCAL = ("metropolis", "heatbath")
-CLASSICAL = (*LOCAL, "wolff", "pt")
+CLUSTER = ("wolff", "swendsen-wang")
+SCHEDULED = ("population", "anneal")  # one pass through a schedule of temperatures
+CLASSICAL = (*LOCAL, *CLUSTER, "pt", *SCHEDULED)
 NEURAL = ("train", "nmcmc", "nis", "prior")
 TRAINED = ("train", "nmcmc", "nis")
 MODES = (*CLASSICAL, *NEURAL)
@@ -64,7 +66,18 @@ SETTINGS: dict[str, Setting] = {
         "whole configurations, or all rows but one of a two-dimensional lattice",
     ),
     "local": Setting(values.at_least(0), 0, ("nmcmc",), "Metropolis sweeps after each neural step"),
-    "init": Setting(values.text, "random", CLASSICAL, "random, up, or a chain file to start from"),
+    "init": Setting(values.text, "random", (*LOCAL, *CLUSTER, "pt"), "random, up, or a chain file to start from"),
     "spins.every": Setting(values.at_least(0), None, MODES, "keep the spins of every K-th draw, 0 for none"),
-    "ladder": Setting(values.one_of("fixed"), "fixed", ("pt",), "the betas written are the betas sampled"),
+    "kernel": Setting(
+        values.one_of("auto", "packed", "bit-planes", "lanes", "dense", "graph", "replicas"),
+        "auto", (*LOCAL, "pt", "population", "anneal"), "what moves the spins; auto: the fastest that fits",
+    ),
+    "ladder": Setting(
+        values.one_of("fixed", "tuned"), "fixed", ("pt",),
+        "fixed: the betas written are the betas sampled; tuned: the warm-up moves the inner ones",
+    ),
+    "replicas": Setting(values.at_least(1), 1, ("pt",), "ladders of a chain; overlaps need two"),
+    "houdayer": Setting(
+        values.one_of("auto", "off"), "auto", ("pt",), "cluster moves between replicas, where they do not percolate"
+    ),
 }  # fmt: skip

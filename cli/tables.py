@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from cli.results import Results
+from mc.equilibration import NO, NOT_SHOWN, YES
 from mc.statistics import R_HAT_LIMIT, Estimate
 
 ORDER = ("energy", "magnetization", "abs_magnetization", "m2", "m4", "binder", "heat_capacity", "susceptibility")
 IN_SHORT = ("energy", "abs_magnetization", "log_z")  # columns of the table with one line a beta
-GRAVEST_FIRST = ("not converged", "constant", "too few effective draws", "not finite", "short")
+GRAVEST_FIRST = ("not converged", "constant", "too few effective draws", "poor overlap", "not finite", "short")
+NO_NEED = ("correlation_length", "xi_over_length")  # noise alone leaves none above the transition
 GOOD = "nothing to object: R-hat at most 1.05, chains of at least 50 tau_int, 20 effective draws"
 FAR_SIGMA = 5
 NOISE_FACTOR = 1.5  # between an ESS and that of Gaussian log weights, from which it is called noise
@@ -63,6 +65,7 @@ def verdict(results: Results) -> list[str]:
     lines = []
     for status in GRAVEST_FIRST:
         found = [(name, b, estimates[b]) for name, estimates in results.observables.items()
+                 if not name.endswith(NO_NEED)
                  for b in range(len(results.betas)) if estimates[b].status == status]  # fmt: skip
         if not found:
             continue
@@ -72,7 +75,19 @@ def verdict(results: Results) -> list[str]:
         worst = max((e for _, _, e in found), key=_need)
         lines.append(f"{status}: {_some(names)}{where}: {worst.advice}")
     lines += _against_exact(results) + _dropped_modes(results) + _noisy_ess(results)
-    return lines or [GOOD]
+    return (lines or [GOOD]) + _equilibrated(results)
+
+
+def _equilibrated(results: Results) -> list[str]:
+    """The gravest verdict on equilibration, and where."""
+    if not results.equilibrated:
+        return []
+    order = [NO, NOT_SHOWN, YES]
+    worst = min(results.equilibrated, key=lambda verdict: order.index(verdict.status))
+    betas = [f"{beta:.6g}" for beta, verdict in zip(results.betas, results.equilibrated, strict=True)
+             if verdict.status == worst.status]  # fmt: skip
+    where = f" at beta {_some(betas)}" if worst.status != YES and len(results.betas) > 1 else ""
+    return [f"equilibrated: {worst.status}{where} ({worst.reason})"]
 
 
 def _against_exact(results: Results) -> list[str]:

@@ -57,7 +57,7 @@ class _Block(NamedTuple):
     first: int
     stop: int
     sampled: dict[tuple[str, str], np.ndarray]  # {(group, variable): (chain, draw, beta, ...)}
-    spins: np.ndarray  # (chain, stored draw, beta, site)
+    spins: np.ndarray  # (chain, stored draw, beta, own axes, site)
     spin_draws: np.ndarray  # (stored draw,)
 
 
@@ -74,6 +74,7 @@ def create_chain(
     posterior: Mapping[str, tuple],
     sample_stats: Mapping[str, tuple],
     spins_every: int = 0,
+    spin_axes: Mapping[str, int] | None = None,
     overwrite: bool = False,
 ) -> ChainWriter:
     """Write a chain file without draws, and return its writer.
@@ -82,6 +83,7 @@ def create_chain(
     posterior, sample_stats: {name: (own axes, dtype)} or {name: (own axes, dtype, units)}; own axes are
         {axis: length or coordinates} and follow (chain, draw, beta). dtype: integers, float32, float64 or bool.
     spins_every: how often spins are stored, for the record; 0: never.
+    spin_axes: {axis: length} of axes of the spins between beta and site, such as replicas.
     overwrite: replace a file that is there; otherwise one is refused.
 
     Raises ChainError when the file cannot be written or is being written, ValueError for arguments that do not fit.
@@ -114,7 +116,7 @@ def create_chain(
         for group, variables in zip(layout.SAMPLED_GROUPS, (posterior, sample_stats), strict=True):
             variables = {name: layout.Variable(*given) for name, given in variables.items()}
             layout.create_sampled(file.create_group(group), n_chains, betas, variables, unit)
-        spins = {"spins": layout.Variable({"site": hamiltonian.n_spins}, np.int8)}
+        spins = {"spins": layout.Variable({**(spin_axes or {}), "site": hamiltonian.n_spins}, np.int8)}
         group = file.create_group("configurations")
         layout.create_sampled(group, n_chains, betas, spins, unit, draw_axis="spin_draw")
         group.attrs["spins_every"] = int(spins_every)
@@ -185,6 +187,7 @@ class ChainWriter:
             self.n_spins = int(file["hamiltonian"].attrs["n_spins"])
             self._energy_unit = file["hamiltonian"].attrs["energy_unit"]
             self._has_state = "draws" in file["state"].attrs
+            self._spin_tail = file["configurations/spins"].shape[2:]  # beta, own axes, site
             self._shapes: dict[tuple[str, str], tuple[tuple[int, ...], np.dtype]] = {}
             for group in layout.SAMPLED_GROUPS:
                 for name in layout.sampled_names(file[group]):
@@ -192,6 +195,7 @@ class ChainWriter:
                     dtype = np.dtype(bool) if dataset.attrs.get("dtype") == "bool" else dataset.dtype
                     self._shapes[group, name] = (dataset.shape[2:], dtype)
         self._appended: list[_Block] = []
+        self._new_betas = False
         self._tables: dict[str, tables.Table] = {}
         self._attributes: dict[str, str] = {}
 
@@ -241,8 +245,8 @@ class ChainWriter:
         """Take a block of draws into memory; copies, so the arrays may be used again.
 
         posterior, sample_stats: every variable the file was made with, (chain, n, beta, own axes ...).
-        spins: (chain, n_stored, beta, site) of +1 and -1, belonging to the draws numbered `spin_draws` (n_stored,)
-            from the start of the run; both or neither.
+        spins: (chain, n_stored, beta, own axes, site) of +1 and -1, belonging to the draws numbered `spin_draws`
+            (n_stored,) from the start of the run; both or neither.
 
         Raises ValueError for names, shapes or types other than those of the file.
         """
@@ -273,11 +277,11 @@ class ChainWriter:
         if (spins is None) != (spin_draws is None):
             raise ValueError("append: spins and spin_draws go together")
         if spins is None:
-            spins = np.zeros((self.n_chains, 0, len(self.betas), self.n_spins), np.int8)
+            spins = np.zeros((self.n_chains, 0, *self._spin_tail), np.int8)
             return spins, np.zeros(0, np.int64)
         spin_draws = np.array(spin_draws, dtype=np.int64).reshape(-1)
         spins = np.asarray(spins)
-        needed = (self.n_chains, len(spin_draws), len(self.betas), self.n_spins)
+        needed = (self.n_chains, len(spin_draws), *self._spin_tail)
         if spins.shape != needed:
             raise ValueError(f"append: spins have shape {spins.shape}, {needed} is needed")
         if (np.abs(spins) != 1).any():
@@ -323,6 +327,18 @@ class ChainWriter:
         shared = {"chain": np.arange(self.n_chains), "beta": self.betas}
         self._tables[path] = tables.prepare_table(path, arrays, attributes or {}, shared, self._energy_unit)
 
+    def set_betas(self, betas: np.ndarray) -> None:
+        """Replace the inverse temperatures (B,) at the next commit, before the first draw: a ladder that was tuned.
+
+        Raises ValueError when there are draws, or for another number of them.
+        """
+        if self.committed_draws or self._appended:
+            raise ValueError("set_betas: there are draws already")
+        if np.shape(betas) != self.betas.shape:
+            raise ValueError(f"set_betas: shape {np.shape(betas)}, {self.betas.shape} is needed")
+        self.betas = np.array(betas, np.float64)
+        self._new_betas = True
+
     def set_config(self, config: Mapping[str, Any], command: str | None = None) -> None:
         """Replace the configuration (and the command) at the next commit: a run extended by more draws."""
         self._attributes["config"] = layout.to_json(config, "the configuration")
@@ -357,7 +373,7 @@ class ChainWriter:
             raise ValueError(f"commit: the draws from {first} on have no state; call set_state after append")
         if complete is None:
             complete = self.complete and not ready
-        if not (ready or self._tables or self._attributes or complete != self.complete):
+        if not (ready or self._tables or self._attributes or self._new_betas or complete != self.complete):
             return
         if self._lock is None:
             raise ChainError(f"{self.path}: the writer is closed; resume_chain opens it again")
@@ -381,7 +397,7 @@ class ChainWriter:
         self.complete = complete
         if "config" in self._attributes:
             self.config = json.loads(self._attributes["config"])
-        self._tables, self._attributes = {}, {}
+        self._tables, self._attributes, self._new_betas = {}, {}, False
 
     def _room(self, ready: list[_Block]) -> int:
         """Bytes to reserve for a commit: a generous bound."""
@@ -389,7 +405,7 @@ class ChainWriter:
         room = METADATA_ROOM + 2 * sum(table.nbytes for table in self._tables.values())
         for tail, dtype in self._shapes.values():
             room += layout.room_for(self.n_chains, tail, dtype.itemsize, draws)
-        return room + layout.room_for(self.n_chains, (len(self.betas), self.n_spins), 1, spin_draws)
+        return room + layout.room_for(self.n_chains, self._spin_tail, 1, spin_draws)
 
     def _write(self, part: Path, ready: list[_Block], stop: int, complete: bool) -> None:
         draws, spin_rows = self._committed
@@ -406,6 +422,9 @@ class ChainWriter:
             spin_draws = np.concatenate([np.zeros(0, np.int64), *(block.spin_draws for block in ready)])
             layout.extend(group["spin_draw"], spin_rows, spin_draws)
             group.attrs.modify("committed_spin_draws", spin_rows + len(spin_draws))
+            if self._new_betas:
+                for name in (*layout.SAMPLED_GROUPS, "configurations"):
+                    file[name]["beta"][...] = self.betas
             for path, table in self._tables.items():
                 tables.write_table(file, path, table)
             for name, text in self._attributes.items():

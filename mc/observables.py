@@ -1,4 +1,4 @@
-"""From time series of energy and magnetization to a table of observables with errors."""
+"""From time series of energy, magnetization and overlaps to a table of observables with errors."""
 
 from __future__ import annotations
 
@@ -6,23 +6,35 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mc.spin_glass import correlation_length_estimate, over_axes, overlap_observables, scaled
 from mc.statistics import Estimate, estimate, estimate_function
 from mc.weighted import weighted_estimate, weighted_function
 
+MODES = ("magnetization_k2", "overlap_k2")  # |m(k)|^2 and |q(k)|^2 at the smallest wave vector
+OF_PAIRS = ("overlap", "link_overlap", "overlap_k2")
+
 
 def summarize(
-    posterior: Mapping[str, np.ndarray], n_spins: int, betas: np.ndarray, log_weight: np.ndarray | None = None
+    posterior: Mapping[str, np.ndarray],
+    n_spins: int,
+    betas: np.ndarray,
+    log_weight: np.ndarray | None = None,
+    length: int | None = None,
 ) -> dict[str, list[Estimate]]:
     """Observables of every beta, {name: one Estimate a beta}.
 
-    posterior: variables (chain, draw, beta); `energy` (total, energy unit) and `magnetization` (m = sum s / N) make
-        the observables below, each where its variable is there, and any other variable gets its mean.
+    posterior: variables (chain, draw, beta, own axes ...); `energy` (total, energy unit) and `magnetization`
+        (m = sum s / N) make the observables below, each where its variable is there, `overlap` those of
+        `mc.spin_glass`, and any other variable gets its mean. Own axes (replicas, pairs of them) are averaged over
+        draw by draw, after powers are taken.
     n_spins: N. betas: (B,) in 1 / energy unit. log_weight: (chain, draw, beta) for draws that carry weights
-        (independent ones, `mc.weighted`), None for Markov chains (`mc.statistics`).
+        (independent ones, `mc.weighted`), None for Markov chains (`mc.statistics`). length: L of the smallest wave
+        vector 2 pi / L, where there is a `magnetization_k2` or `overlap_k2`.
 
     energy, magnetization, abs_magnetization = <|m|>, m2, m4, binder = 1 - m4 / (3 m2^2),
     heat_capacity = beta^2 (<E^2> - <E>^2), total and in units of k_B,
-    susceptibility = beta N (<m^2> - <|m|>^2), per site, in 1 / energy unit.
+    susceptibility = beta N (<m^2> - <|m|>^2), per site, in 1 / energy unit,
+    correlation_length in lattice spacings (second moment) and xi_over_length = the same / L.
 
     Raises ValueError for shapes that do not match, and where the statistics do.
     """
@@ -30,22 +42,26 @@ def summarize(
     weights = {} if log_weight is None else {"log_weight": log_weight}
     arrays = {name: np.asarray(values) for name, values in {**posterior, **weights}.items()}
     for name, values in arrays.items():
-        if values.ndim != 3 or values.shape[2] != len(betas):
+        if values.ndim < 3 or values.shape[2] != len(betas):
             raise ValueError(f"{name}: shape {values.shape}, (chain, draw, {len(betas)} betas) is needed")
     weight = arrays.pop("log_weight", None) if weights else None
     table: dict[str, list[Estimate]] = {}
     for b, beta in enumerate(betas):
         series = {name: values[:, :, b] for name, values in arrays.items()}
-        one = summarize_one(series, n_spins, float(beta), None if weight is None else weight[:, :, b])
+        one = summarize_one(series, n_spins, float(beta), None if weight is None else weight[:, :, b], length)
         for name, value in one.items():
             table.setdefault(name, []).append(value)
     return table
 
 
 def summarize_one(
-    series: Mapping[str, np.ndarray], n_spins: int, beta: float, log_weight: np.ndarray | None = None
+    series: Mapping[str, np.ndarray],
+    n_spins: int,
+    beta: float,
+    log_weight: np.ndarray | None = None,
+    length: int | None = None,
 ) -> dict[str, Estimate]:
-    """The same for the draws (chain, draw) of one beta."""
+    """The same for the draws (chain, draw, own axes ...) of one beta."""
 
     def mean(values):
         return estimate(values) if log_weight is None else weighted_estimate(values, log_weight)
@@ -55,10 +71,12 @@ def summarize_one(
             return estimate_function(function, means)
         return weighted_function(function, means, log_weight)
 
-    table = {name: mean(values) for name, values in series.items()}
+    elsewhere = (*MODES, *OF_PAIRS) if "overlap" in series else MODES
+    plain = {name: values for name, values in series.items() if name not in elsewhere}
+    table = {name: mean(over_axes(values)) for name, values in plain.items()}
     if "magnetization" in series:
         m = np.asarray(series["magnetization"], np.float64)
-        moments = {"abs": np.abs(m), "m2": m**2, "m4": m**4}
+        moments = {"abs": over_axes(np.abs(m)), "m2": over_axes(m**2), "m4": over_axes(m**4)}
         table["abs_magnetization"] = mean(moments["abs"])
         table["m2"], table["m4"] = mean(moments["m2"]), mean(moments["m4"])
         table["binder"] = of_means(
@@ -72,5 +90,18 @@ def summarize_one(
         e = np.asarray(series["energy"], np.float64)
         finite = np.isfinite(e)  # a state of weight zero may have an infinite energy
         e = e - (e[finite].mean() if finite.any() else 0.0)
-        table["heat_capacity"] = of_means(lambda a: beta**2 * (a["e2"] - a["e"] ** 2), {"e": e, "e2": e**2})
+        powers = {"e": over_axes(e), "e2": over_axes(e**2)}
+        table["heat_capacity"] = of_means(lambda a: beta**2 * (a["e2"] - a["e"] ** 2), powers)
+    if beta == 0:  # zero by definition, which no statistics need judge
+        table |= {
+            name: Estimate(0.0, 0.0, n_draws=table[name].n_draws)
+            for name in ("heat_capacity", "susceptibility")
+            if name in table
+        }
+    if "magnetization_k2" in series and length is not None:
+        xi = correlation_length_estimate(series["magnetization"], series["magnetization_k2"], length)
+        table["correlation_length"], table["xi_over_length"] = xi, scaled(xi, 1.0 / length)
+    if "overlap" in series:
+        optional = (series.get("link_overlap"), series.get("overlap_k2") if length is not None else None)
+        table |= overlap_observables(series["overlap"], n_spins, *optional, length)
     return table

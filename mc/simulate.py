@@ -1,4 +1,4 @@
-"""Drivers warm up, produce blocks of draws and hand out their state; here the one of local and cluster moves.
+"""Drivers warm up, produce blocks of draws and hand out their state; here the one of independent replicas.
 
 A driver's future depends on its state only, so a run stopped after any block and restored elsewhere continues bit for
 bit, with any partition into blocks and any number of threads.
@@ -7,19 +7,19 @@ bit, with any partition into blocks and any number of threads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numba import njit, prange
 
+from mc.engine import Engine
 from mc.hamiltonian import Hamiltonian
-from mc.kernels import heatbath, metropolis, wolff
-from mc.kernels.local_field import energy, kernel_arrays, magnetization, typical_fields
+from mc.kernels.batch import measure, store, sweep
 from mc.kernels.random_streams import next_uint64, streams
+from mc.measure import Measured, kept_draws, place_of_spins, posterior_axes, probe, record, room
 
-METROPOLIS, HEATBATH, WOLFF = 0, 1, 2
-RULES = {"metropolis": METROPOLIS, "heatbath": HEATBATH, "wolff": WOLFF}
-REPLICA_STREAMS, SWAP_STREAMS = 0, 1  # uses of one seed
+RULES = ("metropolis", "heatbath", "wolff", "swendsen-wang")
+REPLICA_STREAMS, SWAP_STREAMS, INITIAL_STREAMS = 0, 1, 3  # uses of one seed; 2 is that of neural chains
 U63 = np.uint64(63)
 
 
@@ -27,9 +27,10 @@ U63 = np.uint64(63)
 class Block:
     """Consecutive draws. Axes are (chain, draw, beta), then own axes.
 
-    posterior: energy (total, energy unit) and magnetization (sum s / N), float64.
+    posterior: energy (total, energy unit) and magnetization (sum s / N), float64, and what the driver adds.
     sample_stats: what the moves report, float64.
-    spins: int8 (chain, stored draw, beta, N) of the draws numbered spin_draws, int64, counted from the first block.
+    spins: int8 (chain, stored draw, beta, own axes, N) of the draws numbered spin_draws, int64, counted from the
+        first block.
     """
 
     posterior: dict[str, np.ndarray]
@@ -38,27 +39,12 @@ class Block:
     spin_draws: np.ndarray
 
 
-class Model(NamedTuple):
-    """A Hamiltonian as the compiled loops take it: `kernel_arrays`, and the constant and bound that go with them."""
-
-    constant: float
-    start: np.ndarray
-    coupling: np.ndarray
-    others: np.ndarray
-    typical: np.ndarray
-
-
-class Measured(NamedTuple):
-    """Where a compiled loop leaves what it measured: (chain, draw, beta) float64, and spins as in `Block`."""
-
-    energy: np.ndarray
-    magnetization: np.ndarray
-    accepted: np.ndarray
-    spins: np.ndarray
-
-
 class Driver(Protocol):
-    """What the command line and the chain file ask of a sampler."""
+    """What the command line and the chain file ask of a sampler.
+
+    Classical ones also say what their blocks hold: `posterior_axes` {variable: {axis after beta: length}},
+    `stat_names` and `spin_axes` {axis between beta and site: length}; and the `engine` (`mc.engine.Engine`) they use.
+    """
 
     def warm_up(self, n_sweeps: int) -> None:
         """Move n_sweeps sweeps without a draw."""
@@ -74,17 +60,17 @@ class Driver(Protocol):
 
 
 class LocalDriver:
-    """Independent replicas at fixed betas under one update rule: metropolis, heatbath or wolff.
+    """Independent replicas at fixed betas under one update rule: metropolis, heatbath, wolff or swendsen-wang.
 
     betas: (B,) in 1 / energy unit, finite, >= 0. n_chains: independent chains at each beta. seed: of all random
     numbers. thin: sweeps between draws. init: "random", "up" or spins that broadcast to (n_chains, B, N).
-    spins_every: keep the spins of draws 0, K, 2K, ... (0: of none).
+    spins_every: keep the spins of draws 0, K, 2K, ... (0: of none). kernel: see `mc.engine.choose`.
 
     A sweep is one visit of each site; for wolff, as many clusters as flip about N spins, a number for each beta
-    that the warm-up measures (1 without a warm-up), and one cluster more with probability 1/2 before each draw: near
-    beta = 0 clusters are single spins, and an even number of flips would never change the parity of the up spins.
-    sample_stats: `accepted`, the fraction of attempted flips accepted since the last draw; for wolff the mean cluster
-    size / N.
+    that the warm-up measures (1 without a warm-up); for swendsen-wang one update of the whole system.
+    posterior: `energy`, `magnetization` and, for ferromagnets on lattices with a periodic axis, `magnetization_k2`
+    (`Measured.mode`).
+    sample_stats: `accepted`, the fraction of spins flipped by the last sweep; for wolff the mean cluster size / N.
 
     Raises ValueError for a rule that is unknown or not valid for the model, and for wrong betas, sizes or spins.
     """
@@ -99,20 +85,25 @@ class LocalDriver:
         thin: int = 1,
         init: str | np.ndarray = "random",
         spins_every: int = 1,
+        kernel: str = "auto",
     ):
         if rule not in RULES:
             raise ValueError(f"rule={rule}: not one of {', '.join(RULES)}")
-        if rule == "wolff" and not hamiltonian.is_ferromagnet:
-            raise ValueError("rule=wolff: a ferromagnet is needed (two-spin interactions, all J > 0, no field)")
         self.hamiltonian = hamiltonian
         self.betas = checked_betas(betas)
         self.n_chains = at_least("n_chains", n_chains, 1)
         self.thin = at_least("thin", thin, 1)
         self.spins_every = at_least("spins_every", spins_every, 0)
         self.rule = rule
-        self._model = kernel_model(hamiltonian)
-        self._streams = replica_streams(seed, REPLICA_STREAMS, self.n_chains, len(self.betas))
-        self._spins = initial_spins(init, hamiltonian.n_spins, self._streams)
+        self._shape = (self.n_chains, len(self.betas))
+        each = np.tile(self.betas, self.n_chains)[:, None]
+        self.engine = Engine(hamiltonian, each, seed, (REPLICA_STREAMS,), rule, kernel)
+        spins = initial_spins(init, hamiltonian.n_spins, replica_streams(seed, INITIAL_STREAMS, *self._shape))
+        self.engine.set_spins(spins.reshape(-1, 1, hamiltonian.n_spins))
+        self._probe = probe(hamiltonian)
+        self.posterior_axes, self.spin_axes = posterior_axes(hamiltonian), {}
+        self.stat_names = ("accepted",)
+        self._rows = self.engine.rows()
         self._clusters = np.ones(len(self.betas), np.int64)
         self._draw = 0
 
@@ -126,7 +117,7 @@ class LocalDriver:
             if part > 0:
                 # No number of clusters given: each replica goes on until it has flipped N spins per sweep.
                 self._clusters[:] = 0
-                fraction = self._run(1, part, 0).accepted.mean(axis=(0, 1))
+                fraction = self._run(1, part, 0).accepted.reshape(self._shape).mean(axis=0)
                 self._clusters = np.maximum(np.rint(1.0 / fraction), 1.0).astype(np.int64)
 
     def block(self, n_draws: int) -> Block:
@@ -134,14 +125,17 @@ class LocalDriver:
         measured = self._run(n_draws, self.thin, self.spins_every)
         stored = kept_draws(self._draw, n_draws, self.spins_every)
         self._draw += n_draws
-        posterior = {"energy": measured.energy, "magnetization": measured.magnetization}
-        return Block(posterior, {"accepted": measured.accepted}, measured.spins, stored)
+        by_chain = {name: self._by_chain(values) for name, values in measured._asdict().items()}
+        posterior = {"energy": by_chain["energy"], "magnetization": by_chain["magnetization"]}
+        if self._probe.magnetic:
+            posterior["magnetization_k2"] = by_chain["mode"]
+        return Block(posterior, {"accepted": by_chain["accepted"]}, by_chain["spins"], stored)
 
     def state(self) -> dict[str, np.ndarray]:
-        """spins (chain, beta, N) int8, streams (chain, beta, 4) uint64, clusters_per_sweep (beta,), draw ()."""
-        return {
-            "spins": self._spins.copy(),
-            "streams": self._streams.copy(),
+        """spins (chain, beta, N) int8, streams of the kernel, clusters_per_sweep (beta,), draw ()."""
+        state = self.engine.state()
+        return state | {
+            "spins": state["spins"].reshape(*self._shape, -1),
             "clusters_per_sweep": self._clusters.copy(),
             "draw": np.array(self._draw, np.int64),
         }
@@ -149,33 +143,28 @@ class LocalDriver:
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Continue from `state()` of a driver with the same arguments; ValueError when shapes differ."""
         state = checked_state(state, self.state())
-        self._spins, self._streams = state["spins"], state["streams"]
+        state["spins"] = state["spins"].reshape(-1, 1, self.hamiltonian.n_spins)
+        self.engine.restore(state)
         self._clusters, self._draw = state["clusters_per_sweep"], int(state["draw"])
 
     def _run(self, n_draws: int, thin: int, spins_every: int) -> Measured:
-        measured = room(self._spins.shape, n_draws, len(kept_draws(self._draw, n_draws, spins_every)))
-        replicas = (self._spins, self.betas, self._streams)
+        replicas, n_spins = self.n_chains * len(self.betas), self.hamiltonian.n_spins
+        stored = len(kept_draws(self._draw, n_draws, spins_every))
+        measured = room(replicas, n_draws, stored, n_spins)
+        if self.rule == "wolff":
+            self.engine.batch.clusters[self.engine.lanes.ravel()] = np.tile(self._clusters, self.n_chains)
         place = (self._draw, thin, spins_every)
-        run_draws(RULES[self.rule], self._model, *replicas, self._clusters, *place, measured)
+        run_draws(self.engine.batch, self.engine.seats(), self._probe, self._rows, *place, measured)
         return measured
 
-
-def kernel_model(hamiltonian: Hamiltonian) -> Model:
-    """The arrays of a Hamiltonian for the compiled loops."""
-    start, coupling, others = kernel_arrays(hamiltonian.table)
-    return Model(hamiltonian.constant, start, coupling, others, typical_fields(start, coupling))
+    def _by_chain(self, values: np.ndarray) -> np.ndarray:
+        """(replica, draw, ...) as (chain, draw, beta, ...)."""
+        return np.ascontiguousarray(values.reshape(*self._shape, *values.shape[1:]).swapaxes(1, 2))
 
 
 def replica_streams(seed: int, use: int, n_chains: int, n_betas: int) -> np.ndarray:
     """One stream a replica for one use of a seed, (chain, beta, 4) uint64."""
     return streams(seed, use, count=n_chains * n_betas).reshape(n_chains, n_betas, 4)
-
-
-def room(shape: tuple[int, int, int], n_draws: int, n_kept: int) -> Measured:
-    """Empty arrays for n_draws draws of replicas `shape` = (chain, beta, N), n_kept of them with their spins."""
-    chains, betas, n_spins = shape
-    series = [np.zeros((chains, n_draws, betas)) for _ in range(3)]
-    return Measured(*series, np.zeros((chains, n_kept, betas, n_spins), np.int8))
 
 
 def checked_betas(betas: np.ndarray) -> np.ndarray:
@@ -206,28 +195,29 @@ def checked_state(state: dict[str, np.ndarray], own: dict[str, np.ndarray]) -> d
     return checked
 
 
-def initial_spins(init: str | np.ndarray, n_spins: int, states: np.ndarray) -> np.ndarray:
-    """Spins (chain, beta, N) int8; "random" takes each replica's spins from its own stream, which moves on."""
+def initial_spins(
+    init: str | np.ndarray, n_spins: int, states: np.ndarray, axes: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """Spins (*axes, N) int8, axes (chain, beta) unless given, one stream of `states` (chain, K, 4) for each state.
+
+    "random" takes them from the streams, which move on; an array of spins is broadcast.
+    """
     spins = np.ones((*states.shape[:2], n_spins), np.int8)
+    axes = axes or states.shape[:2]
     if isinstance(init, str):
         if init not in ("random", "up"):
             raise ValueError(f"init={init}: random, up or an array of spins is needed")
         if init == "random":
             randomise(spins, states)
-        return spins
+        return spins.reshape(*axes, n_spins)
     init = np.asarray(init)
     if not np.isin(init, (-1, 1)).all():
         raise ValueError("init: spins other than +1 and -1")
     try:
-        spins[:] = init
+        return np.broadcast_to(init, (*axes, n_spins)).astype(np.int8)
     except ValueError:
-        raise ValueError(f"init: spins {init.shape} do not broadcast to (chain, beta, N) = {spins.shape}") from None
-    return spins
-
-
-def kept_draws(first: int, n_draws: int, every: int) -> np.ndarray:
-    """Numbers of the draws among first, first + 1, ... whose spins are kept: the multiples of `every` (0: none)."""
-    return np.arange(-(-first // every) * every, first + n_draws, every) if every else np.zeros(0, np.int64)
+        needed = "(chain, beta, replica, N)" if len(axes) == 3 else "(chain, beta, N)"
+        raise ValueError(f"init: spins {init.shape} do not broadcast to {needed} = {(*axes, n_spins)}") from None
 
 
 @njit(cache=True, nogil=True)
@@ -240,64 +230,26 @@ def randomise(spins, states):
 
 
 @njit(cache=True, nogil=True)
-def local_sweeps(rule, model, spins, beta, stream, n_sweeps):
-    """n_sweeps sweeps of one replica (N,) by metropolis or heatbath: (number of flips, change of the energy)."""
-    arrays = (model.start, model.coupling, model.others)
-    if rule == HEATBATH:
-        return heatbath.sweep_replica(spins, beta, stream, *arrays, n_sweeps)
-    return metropolis.sweep_replica(spins, beta, stream, *arrays, model.typical, n_sweeps)
-
-
-@njit(cache=True, nogil=True)
-def move(rule, model, spins, beta, stream, stack, clusters, n_sweeps):
-    """n_sweeps sweeps of one replica by any rule; returns the fraction accepted, or the mean cluster size / N."""
-    n_spins = spins.shape[0]
-    if rule != WOLFF:
-        return local_sweeps(rule, model, spins, beta, stream, n_sweeps)[0] / (n_sweeps * n_spins)
-    coin = np.int64(next_uint64(stream) >> U63)
-    wanted = clusters * n_sweeps + coin if clusters > 0 else 0
-    flips = 0 if clusters > 0 else n_sweeps * n_spins
-    arrays = (model.start, model.coupling, model.others)
-    made, flipped = flip_clusters(spins, beta, stream, *arrays, stack, wanted, flips)
-    return flipped / (made * n_spins)
-
-
-@njit(cache=True, nogil=True)
-def flip_clusters(spins, beta, stream, start, coupling, others, stack, wanted, flips):
-    """wolff.update_replica, which is compiled only for the flat tables of two-spin interactions."""
-    if others.ndim == 1:
-        return wolff.update_replica(spins, beta, stream, start, coupling, others, stack, wanted, flips)
-    return 1, 0
-
-
-@njit(cache=True, nogil=True)
-def replica_draws(rule, model, spins, betas, states, clusters, first_draw, thin, every, measured, chain, b):
-    """All draws of one replica of a block, into `measured`.
-
-    Every energy is summed anew from the spins, so that it has no history and does not drift.
-    """
-    own, stream = spins[chain, b], states[chain, b]
-    stack = np.empty(own.shape[0], np.int32)
-    stored = 0
+def unit_draws(batch, unit, seats, probe, rows, first_draw, thin, every, measured):
+    """All draws of the replicas of one unit; `seats` says which replica a lane holds, -1 for none."""
+    width = rows.shape[0]
     for draw in range(measured.energy.shape[1]):
-        measured.accepted[chain, draw, b] = move(rule, model, own, betas[b], stream, stack, clusters[b], thin)
-        measured.energy[chain, draw, b] = energy(own, model.constant, model.start, model.coupling, model.others)
-        measured.magnetization[chain, draw, b] = magnetization(own)
-        if every > 0 and (first_draw + draw) % every == 0:
-            for site in range(own.shape[0]):  # a slice assignment takes Numba seconds more to compile
-                measured.spins[chain, stored, b, site] = own[site]
-            stored += 1
+        sweep(batch, unit, thin, True)
+        measure(batch, unit)
+        store(batch, unit, rows)
+        stored = place_of_spins(draw, first_draw, every)
+        for place in range(width):
+            lane = unit * width + place
+            replica = seats[lane]
+            if replica >= 0:
+                measured.accepted[replica, draw] = batch.flipped[lane] / probe.n_spins
+                record(batch.energy[lane], rows[place], probe, replica, draw, stored, measured)
 
 
-# The loops over threads hold nothing but a call: Numba overlooks writes to arrays inside a named tuple and would drop
-# such a loop as dead code. Without the casts it would compile the call twice, as it types loop indices in two ways.
+# The loop over threads holds nothing but a call: Numba overlooks writes to arrays inside a named tuple and would drop
+# it as dead code. Without the cast it would compile the call twice, as it types loop indices in two ways.
 @njit(cache=True, nogil=True, parallel=True)
-def run_draws(rule, model, spins, betas, states, clusters, first_draw, thin, every, measured):
-    """All draws of a block of replicas: spins (chain, beta, N), their streams `states` (chain, beta, 4).
-
-    clusters: Wolff clusters a sweep, (beta,), 0 for as many as flip N spins.
-    """
-    n_betas = spins.shape[1]
-    for replica in prange(spins.shape[0] * n_betas):
-        chain, b = np.int64(replica // n_betas), np.int64(replica % n_betas)
-        replica_draws(rule, model, spins, betas, states, clusters, first_draw, thin, every, measured, chain, b)
+def run_draws(batch, seats, probe, rows, first_draw, thin, every, measured):
+    """All draws of a block: rows (units, width, words) is scratch, `seats` (lanes,) int64."""
+    for unit in prange(rows.shape[0]):
+        unit_draws(batch, np.int64(unit), seats, probe, rows[unit], first_draw, thin, every, measured)

@@ -1,49 +1,38 @@
 """Parallel tempering: ladders of replicas that exchange temperatures.
 
 Hukushima and Nemoto, J. Phys. Soc. Jpn. 65, 1604 (1996); the swaps are those of `mc.kernels.swap`. One chain is one
-whole ladder.
+whole ladder, or several ladders of the same system side by side (`replicas`), whose overlaps are measured.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
 
 import numba
 import numpy as np
-from numba import njit, prange
 
+from mc.engine import Engine
 from mc.hamiltonian import Hamiltonian
-from mc.kernels.local_field import energy, magnetization
+from mc.kernels.local_field import kernel_arrays
+from mc.kernels.overlaps import links
 from mc.kernels.random_streams import streams
-from mc.kernels.swap import follow, swap_ladder
+from mc.ladder import tuned_betas
+from mc.measure import Measured, has_modes, kept_draws, posterior_axes, probe, room
 from mc.simulate import (
+    INITIAL_STREAMS,
     REPLICA_STREAMS,
-    RULES,
     SWAP_STREAMS,
     Block,
-    Measured,
     at_least,
     checked_betas,
     checked_state,
     initial_spins,
-    kept_draws,
-    kernel_model,
-    local_sweeps,
     replica_streams,
-    room,
 )
+from mc.tempering_rounds import Graph, Ladders, Overlaps, Schedule, rounds_by_group, rounds_by_unit
 
-
-class Ladders(NamedTuple):
-    """What moves, by (chain, replica), and who sits where. A replica keeps its spins and its stream for life."""
-
-    spins: np.ndarray  # (chain, replica, N) int8
-    energies: np.ndarray  # (chain, replica) float64, of these spins
-    streams: np.ndarray  # (chain, replica, 4) uint64
-    last_end: np.ndarray  # (chain, replica) int8, see swap.follow
-    round_trips: np.ndarray  # (chain, replica) int64
-    holder: np.ndarray  # (chain, beta) int64: the replica that sits at this beta
-    swap_streams: np.ndarray  # (chain, 4) uint64
+FIRST_TUNING = 100  # rounds of the warm-up before the betas are tuned, then twice as many, ...
+MOST_MINORITY = 0.3  # of the sites with q = -1, where Houdayer clusters do not percolate yet
 
 
 class TemperingDriver:
@@ -51,12 +40,20 @@ class TemperingDriver:
 
     A round is one sweep of every replica and one swap phase: of all even pairs of neighbours, or all odd ones, in
     turn. A draw is `thin` rounds. betas: (B,) in 1 / energy unit, >= 0, rising or falling; one beta alone is swapped
-    with nobody. n_chains: independent ladders. init: "random", "up" or spins that broadcast to (n_chains, B, N).
-    spins_every: keep the spins of draws 0, K, 2K, ... (0: of none), by beta like all else.
+    with nobody. n_chains: independent chains. init: "random", "up" or spins that broadcast to (n_chains, B, N), with
+    replicas to (n_chains, B, replicas, N). spins_every: keep the spins of draws 0, K, 2K, ... (0: of none), by beta
+    like all else. kernel: see `mc.engine.choose`.
 
-    sample_stats, (chain, draw, beta): `accepted`, fraction of flips accepted at this beta since the last draw;
-    `swap_accepted`, fraction of swaps accepted between beta b and b + 1, NaN where none was tried (at the last b,
-    and with thin=1 at every second one).
+    replicas: ladders a chain. With more than one, `energy`, `magnetization` and spins have an axis `replica` after
+    beta, and pairs of replicas their `overlap` q, `link_overlap` (mean of q_i q_j over the bonds) and, on lattices,
+    `overlap_k2` (as `magnetization_k2`, of q), with an axis `pair` when there are more than two replicas.
+    houdayer: with replicas, cluster moves between them every 10 rounds (`mc.kernels.houdayer`) at those betas where
+    the warm-up sees the minority fraction of q = -1 sites below 0.3.
+    tuned: the warm-up moves the inner betas to where all neighbours swap equally often (`mc.ladder`); the ends stay.
+
+    sample_stats, (chain, draw, beta): `accepted`, fraction of spins flipped by the last sweep (mean over replicas);
+    `swap_accepted`, fraction of swaps accepted between beta b and b + 1 since the last draw, NaN where none was tried
+    (at the last b, and with thin=1 at every second one).
 
     Raises ValueError for wrong rules, betas, sizes or spins.
     """
@@ -71,6 +68,10 @@ class TemperingDriver:
         rule: str = "metropolis",
         init: str | np.ndarray = "random",
         spins_every: int = 1,
+        replicas: int = 1,
+        houdayer: bool = False,
+        tuned: bool = False,
+        kernel: str = "auto",
     ):
         if rule not in ("metropolis", "heatbath"):
             raise ValueError(f"rule={rule}: parallel tempering takes metropolis or heatbath")
@@ -82,159 +83,175 @@ class TemperingDriver:
         self.n_chains = at_least("n_chains", n_chains, 1)
         self.thin = at_least("thin", thin, 1)
         self.spins_every = at_least("spins_every", spins_every, 0)
+        self.replicas = at_least("replicas", replicas, 1)
+        self.houdayer = houdayer and replicas > 1
+        self.tuned = tuned
         self.rule = rule
-        self._model = kernel_model(hamiltonian)
-        shape = (self.n_chains, len(self.betas))
-        replicas = replica_streams(seed, REPLICA_STREAMS, *shape)
-        spins = initial_spins(init, hamiltonian.n_spins, replicas)
+        chains, n_betas, n_spins = self.n_chains, len(self.betas), hamiltonian.n_spins
+        self._shape = (chains, self.replicas, n_betas)
+        everyone = np.broadcast_to(self.betas, self._shape).reshape(chains, -1)
+        self.engine = Engine(hamiltonian, everyone, seed, (REPLICA_STREAMS,), rule, kernel)
+        lanes = len(self.engine.batch.beta)
         self._ladders = Ladders(
-            spins=spins,
-            energies=hamiltonian.energy(spins),
-            streams=replicas,
-            last_end=np.zeros(shape, np.int8),
-            round_trips=np.zeros(shape, np.int64),
-            holder=np.tile(np.arange(shape[1], dtype=np.int64), (shape[0], 1)),
-            swap_streams=streams(seed, SWAP_STREAMS, count=shape[0]),
+            holder=self.engine.lanes.reshape(self._shape).copy(),
+            before=np.zeros((chains, n_betas), np.int64),
+            last_end=np.zeros(lanes, np.int8),
+            round_trips=np.zeros(lanes, np.int64),
+            streams=streams(seed, SWAP_STREAMS, count=chains),
         )
+        start = initial_spins(
+            init, n_spins, replica_streams(seed, INITIAL_STREAMS, chains, n_betas * self.replicas), self._by_beta()
+        )
+        self.engine.set_spins(np.moveaxis(start, -2, 1).reshape(chains, -1, n_spins))
+        first, _, others = kernel_arrays(hamiltonian.table)
+        self._graph = Graph(hamiltonian.is_z2_symmetric, first, others)
+        self._links = links(hamiltonian.bonds[0], n_spins)
+        self._probe = probe(hamiltonian)
+        self.stat_names = ("accepted", "swap_accepted")
+        self.spin_axes = {"replica": self.replicas} if self.replicas > 1 else {}
+        self.posterior_axes = posterior_axes(hamiltonian, self.spin_axes)
+        if self.replicas > 1:
+            pairs = self.replicas * (self.replicas - 1) // 2
+            names = ["overlap"] + ["link_overlap"] * (self._links.count > 0) + ["overlap_k2"] * has_modes(hamiltonian)
+            self.posterior_axes |= {name: {"pair": pairs} if pairs > 1 else {} for name in names}
+        self._rows = self.engine.rows()
+        self._minority = np.full(n_betas, np.nan)  # fraction of q = -1 sites, a running mean over the warm-up
+        self._rejected = np.zeros((2, n_betas), np.int64)  # swaps accepted and tried since the betas were tuned
+        self._next_tuning = FIRST_TUNING
         self._round = 0
         self._draw = 0
 
     @property
     def round_trips(self) -> np.ndarray:
-        """Trips hot - cold - hot of each replica since the warm-up, (chain, replica) int64."""
-        return self._ladders.round_trips.copy()
+        """Trips hot - cold - hot of each replica since the warm-up, (chain, replicas * beta) int64."""
+        return self._ladders.round_trips[self.engine.lanes]
+
+    @property
+    def clusters(self) -> np.ndarray:
+        """Where Houdayer moves are made, (beta,) bool."""
+        return self.houdayer & (self._minority < MOST_MINORITY)  # NaN compares as false
 
     def warm_up(self, n_sweeps: int) -> None:
         """n_sweeps rounds; round trips count from then on."""
-        if n_sweeps > 0:
-            self._run(1, n_sweeps, 0)
+        left = n_sweeps
+        while left > 0:
+            some = min(left, self._next_tuning - self._round) if self.tuned else left
+            _, _, accepted, tried = self._run(1, some, 0)
+            self._rejected += np.stack([accepted.sum(axis=(0, 1)), tried.sum(axis=(0, 1))])
+            left -= some
+            if self.tuned and self._round == self._next_tuning:
+                self._tune()
+            if self.replicas > 1:
+                self._watch_minority()
         self._ladders.round_trips[:] = 0
 
     def block(self, n_draws: int) -> Block:
         """The next n_draws draws: `thin` rounds, then the measurement."""
-        measured, accepted, tried = self._run(n_draws, self.thin, self.spins_every)
+        measured, overlaps, accepted, tried = self._run(n_draws, self.thin, self.spins_every)
         stored = kept_draws(self._draw, n_draws, self.spins_every)
         self._draw += n_draws
         swap_accepted = np.divide(accepted, tried, out=np.full(tried.shape, np.nan), where=tried > 0)
-        posterior = {"energy": measured.energy, "magnetization": measured.magnetization}
-        statistics = {"accepted": measured.accepted, "swap_accepted": swap_accepted}
-        return Block(posterior, statistics, measured.spins, stored)
+        by_beta = {name: self._by_chain(values) for name, values in measured._asdict().items()}
+        posterior = {"energy": by_beta["energy"], "magnetization": by_beta["magnetization"]}
+        if self._probe.magnetic:
+            posterior["magnetization_k2"] = by_beta["mode"]
+        if self.replicas > 1:
+            one_pair = overlaps.overlap.shape[-1] == 1
+            pairs = {name: values[..., 0] if one_pair else values for name, values in overlaps._asdict().items()}
+            named = {"overlap": "overlap", "link_overlap": "link_overlap", "overlap_k2": "mode"}
+            posterior |= {name: pairs[key] for name, key in named.items() if name in self.posterior_axes}
+        flipped = by_beta["accepted"]
+        statistics = {
+            "accepted": flipped.mean(axis=-1) if self.replicas > 1 else flipped,
+            "swap_accepted": swap_accepted,
+        }
+        return Block(posterior, statistics, by_beta["spins"], stored)
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays of `Ladders`, and the numbers of rounds and draws made, int64 ()."""
-        arrays = {name: array.copy() for name, array in self._ladders._asdict().items()}
-        return arrays | {"round": np.array(self._round, np.int64), "draw": np.array(self._draw, np.int64)}
+        """Spins, streams and bookkeeping by (chain, replica), the betas, and numbers of rounds and draws made."""
+        base = self.engine.lanes[:, :1]
+        ladders = self._ladders
+        return self.engine.state() | {
+            "holder": ladders.holder.reshape(self.n_chains, -1) - base,
+            "last_end": ladders.last_end[self.engine.lanes],
+            "round_trips": ladders.round_trips[self.engine.lanes],
+            "swap_streams": ladders.streams.copy(),
+            "betas": self.betas.copy(),
+            "minority": self._minority.copy(),
+            "swaps": self._rejected.copy(),
+            "next_tuning": np.array(self._next_tuning, np.int64),
+            "round": np.array(self._round, np.int64),
+            "draw": np.array(self._draw, np.int64),
+        }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Continue from `state()` of a driver with the same arguments; ValueError when shapes differ."""
         state = checked_state(state, self.state())
-        if (np.sort(state["holder"], axis=1) != np.arange(len(self.betas))).any():
+        holder = state["holder"]
+        if (np.sort(holder, axis=1) != np.arange(holder.shape[1])).any():
             raise ValueError("state: holder does not name each replica once")
-        self._ladders = Ladders(*(state[name] for name in Ladders._fields))
-        self._round, self._draw = int(state["round"]), int(state["draw"])
+        self.betas = state["betas"]
+        ladders, lanes = self._ladders, self.engine.lanes
+        ladders.holder[...] = (holder + lanes[:, :1]).reshape(self._shape)
+        ladders.last_end[lanes], ladders.round_trips[lanes] = state["last_end"], state["round_trips"]
+        ladders.streams[...] = state["swap_streams"]
+        self._minority, self._rejected = state["minority"], state["swaps"]
+        self._next_tuning, self._round, self._draw = (int(state[name]) for name in ("next_tuning", "round", "draw"))
+        self._seat()
+        self.engine.restore(state)
 
-    def _run(self, n_draws: int, thin: int, spins_every: int) -> tuple[Measured, np.ndarray, np.ndarray]:
+    def _by_beta(self) -> tuple[int, ...]:
+        """Axes of what each replica has, in a block: (chain, beta) or (chain, beta, replica)."""
+        chains, replicas, n_betas = self._shape
+        return (chains, n_betas, replicas) if replicas > 1 else (chains, n_betas)
+
+    def _by_chain(self, values: np.ndarray) -> np.ndarray:
+        """(replica, draw, ...), replicas numbered by (chain, replica, beta), as (chain, draw, beta, replica, ...)."""
+        chains, replicas, n_betas = self._shape
+        values = np.moveaxis(values.reshape(chains, replicas, n_betas, *values.shape[1:]), (3, 2, 1), (1, 2, 3))
+        return np.ascontiguousarray(values if replicas > 1 else values[:, :, :, 0])
+
+    def _seat(self) -> None:
+        """Give every lane the beta of its place on the ladder."""
+        by_lane = np.zeros(len(self.engine.batch.beta))
+        by_lane[self._ladders.holder] = self.betas
+        self.engine.set_betas(by_lane[self.engine.lanes])
+
+    def _tune(self) -> None:
+        accepted, tried = self._rejected[:, :-1]
+        self.betas = tuned_betas(self.betas, 1.0 - accepted / np.maximum(tried, 1))
+        self._rejected[:] = 0
+        self._next_tuning *= 2
+        self._seat()
+
+    def _watch_minority(self) -> None:
+        """Mean over chains and pairs of the fraction of q = -1 sites (or +1, where the energy does not tell)."""
+        spins = self.engine.spins()
+        seats = self._ladders.holder.reshape(self.n_chains, -1) - self.engine.lanes[:, :1]
+        spins = np.take_along_axis(spins, seats[..., None], axis=1).reshape(*self._shape, -1)
+        pairs = itertools.combinations(range(self.replicas), 2)
+        fractions = np.stack([(spins[:, a] != spins[:, b]).mean(axis=-1) for a, b in pairs])
+        if self._graph.symmetric:
+            fractions = np.minimum(fractions, 1.0 - fractions)
+        now = fractions.mean(axis=(0, 1))
+        self._minority = np.where(np.isnan(self._minority), now, 0.5 * (self._minority + now))
+
+    def _run(self, n_draws: int, thin: int, spins_every: int) -> tuple[Measured, Overlaps, np.ndarray, np.ndarray]:
         """What was measured, and numbers of swaps accepted and tried, (chain, draw, beta)."""
-        spins = self._ladders.spins
-        measured = room(spins.shape, n_draws, len(kept_draws(self._draw, n_draws, spins_every)))
-        counts = np.zeros((3, n_draws, *spins.shape[:2]), np.int64)
-        # A thread with whole ladders never waits for another; when there are more threads than ladders they share out
-        # the replicas of each round instead. Every replica has its own stream, so the draws are the same.
-        whole = self.n_chains >= numba.get_num_threads()
-        rounds = rounds_by_ladder if whole else rounds_by_replica
-        place = (self._round, self._draw, thin, spins_every)
-        rounds(RULES[self.rule], self._model, self._ladders, self.betas, *place, measured, *counts)
+        chains, replicas, n_betas = self._shape
+        n_kept = len(kept_draws(self._draw, n_draws, spins_every))
+        measured = room(chains * replicas * n_betas, n_draws, n_kept, self.hamiltonian.n_spins)
+        pairs = replicas * (replicas - 1) // 2
+        overlaps = Overlaps(*(np.zeros((chains, n_draws, n_betas, pairs)) for _ in Overlaps._fields))
+        counts = np.zeros((2, chains, n_draws, n_betas), np.int64)
+        schedule = Schedule(self._round, self._draw, thin, spins_every, self.clusters, self.betas)
+        engine = self.engine
+        groups = (engine.group_units, engine.group_chains)
+        # A thread with whole groups of ladders never waits for another; when there are more threads than groups they
+        # share out the units of each round instead. Every unit has its own random numbers, so the draws are the same.
+        whole = len(groups[0]) > numba.get_num_threads() or engine.n_units == len(groups[0]) - 1
+        rounds = rounds_by_group if whole else rounds_by_unit
+        tables = (self._graph, self._probe, self._links)
+        rounds(engine.batch, self._ladders, *tables, schedule, *groups, self._rows, measured, overlaps, *counts)
         self._round += n_draws * thin
-        flips, accepted, tried = counts.swapaxes(1, 2)
-        measured.accepted[:] = flips / (thin * spins.shape[2])
-        return measured, accepted, tried
-
-
-@njit(cache=True, nogil=True)
-def sweep_at(rule, model, ladders, betas, chain, b, flips):
-    """One sweep of the replica at beta b; its flips are added to flips (chain, beta)."""
-    replica = ladders.holder[chain, b]
-    spins, stream = ladders.spins[chain, replica], ladders.streams[chain, replica]
-    accepted, change = local_sweeps(rule, model, spins, betas[b], stream, 1)
-    flips[chain, b] += accepted
-    ladders.energies[chain, replica] += change
-
-
-@njit(cache=True, nogil=True)
-def exchange(ladders, betas, chain, parity, accepted, tried):
-    """The swap phase of one ladder; counts are added to accepted, tried (chain, beta)."""
-    holder, stream = ladders.holder[chain], ladders.swap_streams[chain]
-    swap_ladder(ladders.energies[chain], betas, holder, stream, parity, accepted[chain], tried[chain])
-    follow(holder, betas, ladders.last_end[chain], ladders.round_trips[chain])
-
-
-@njit(cache=True, nogil=True)
-def record(model, ladders, chain, b, draw, stored, measured):
-    """Measure the replica at beta b; its spins go to place `stored` unless that is negative.
-
-    The energy is summed anew: with its history of changes it would depend on where blocks begin.
-    """
-    replica = ladders.holder[chain, b]
-    spins = ladders.spins[chain, replica]
-    total = energy(spins, model.constant, model.start, model.coupling, model.others)
-    ladders.energies[chain, replica] = total
-    measured.energy[chain, draw, b] = total
-    measured.magnetization[chain, draw, b] = magnetization(spins)
-    if stored >= 0:
-        for site in range(spins.shape[0]):
-            measured.spins[chain, stored, b, site] = spins[site]
-
-
-@njit(cache=True, nogil=True)
-def place_of_spins(draw, first_draw, every):
-    """Where the spins of draw number first_draw + draw go in their block, -1 if they are not kept."""
-    if every == 0 or (first_draw + draw) % every != 0:
-        return -1
-    return (first_draw + draw) // every - (first_draw + every - 1) // every
-
-
-@njit(cache=True, nogil=True)
-def ladder_rounds(
-    rule, model, ladders, betas, first_round, first_draw, thin, every, measured, flips, accepted, tried, chain
-):
-    """All rounds of a block of one ladder."""
-    for draw in range(flips.shape[0]):
-        for step in range(thin):
-            for b in range(betas.shape[0]):
-                sweep_at(rule, model, ladders, betas, chain, b, flips[draw])
-            parity = (first_round + draw * thin + step) % 2
-            exchange(ladders, betas, chain, parity, accepted[draw], tried[draw])
-        stored = place_of_spins(draw, first_draw, every)
-        for b in range(betas.shape[0]):
-            record(model, ladders, chain, b, draw, stored, measured)
-
-
-# As in mc.simulate, the loops over threads hold nothing but a call.
-@njit(cache=True, nogil=True, parallel=True)
-def rounds_by_ladder(
-    rule, model, ladders, betas, first_round, first_draw, thin, every, measured, flips, accepted, tried
-):
-    """All rounds of a block, each ladder by one thread. flips, accepted, tried: (draw, chain, beta) int64, counts."""
-    place = (first_round, first_draw, thin, every)
-    for chain in prange(flips.shape[1]):
-        ladder_rounds(rule, model, ladders, betas, *place, measured, flips, accepted, tried, np.int64(chain))
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def rounds_by_replica(
-    rule, model, ladders, betas, first_round, first_draw, thin, every, measured, flips, accepted, tried
-):
-    """The same, the replicas of each round shared out among threads, which wait for each other before the swaps."""
-    n_draws, chains, n_betas = flips.shape
-    for draw in range(n_draws):
-        for step in range(thin):
-            for seat in prange(chains * n_betas):
-                sweep_at(
-                    rule, model, ladders, betas, np.int64(seat // n_betas), np.int64(seat % n_betas), flips[draw]
-                )
-            parity = (first_round + draw * thin + step) % 2
-            for chain in range(chains):
-                exchange(ladders, betas, chain, parity, accepted[draw], tried[draw])
-        stored = place_of_spins(draw, first_draw, every)
-        for seat in prange(chains * n_betas):
-            record(model, ladders, np.int64(seat // n_betas), np.int64(seat % n_betas), draw, stored, measured)
+        return measured, overlaps, *counts

@@ -22,7 +22,8 @@ import torch
 from scipy.special import expit
 
 from mc.hamiltonian import Hamiltonian
-from mc.simulate import Block, at_least, checked_betas, checked_state, initial_spins, kept_draws, replica_streams
+from mc.measure import kept_draws
+from mc.simulate import Block, at_least, checked_betas, checked_state, initial_spins, replica_streams
 from mc.square import SquareCouplings, square_couplings, square_refusal
 from nmcmc.environment.build import build_below
 from nmcmc.environment.sweep import RowSweep

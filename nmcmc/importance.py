@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mc.simulate import Block, checked_state, kept_draws
+from mc.measure import kept_draws
+from mc.simulate import Block, checked_state
 from nmcmc.proposals import ProposalStream
 from nmcmc.sampler import Proposal
 

@@ -13,7 +13,9 @@ import numpy as np
 
 from mc.kernels import metropolis
 from mc.kernels.independence import independence_steps
-from mc.simulate import Block, checked_state, kept_draws, kernel_model, replica_streams
+from mc.kernels.local_field import kernel_arrays, typical_fields
+from mc.measure import kept_draws
+from mc.simulate import Block, checked_state, replica_streams
 from nmcmc.proposals import ProposalBatch, ProposalStream
 from nmcmc.sampler import Proposal
 
@@ -35,7 +37,8 @@ class NeuralDriver:
         self._sources = [ProposalStream(p, n_chains, seed, index) for index, p in enumerate(proposals)]
         self.local, self.spins_every = local, spins_every
         hamiltonian = proposals[0].hamiltonian
-        self._model = kernel_model(hamiltonian)
+        start, coupling, others = kernel_arrays(hamiltonian.table)
+        self._tables = (start, coupling, others, typical_fields(start, coupling))
         self._streams = replica_streams(seed, LOCAL_STREAMS, n_chains, len(proposals))
         shape = (n_chains, len(proposals))
         self._spins = np.empty((*shape, hamiltonian.n_spins), np.int8)
@@ -118,11 +121,10 @@ class NeuralDriver:
 
     def _local_sweeps(self, b: int) -> dict[str, np.ndarray]:
         """`local` sweeps of every chain at beta b; the series of one draw that they change."""
-        proposal, model = self._proposals[b], self._model
+        proposal = self._proposals[b]
         spins, streams = np.ascontiguousarray(self._spins[:, b]), np.ascontiguousarray(self._streams[:, b])
         betas = np.full(len(spins), proposal.beta)
-        arrays = (model.start, model.coupling, model.others, model.typical)
-        metropolis.sweep(spins, self._energy[:, b].copy(), betas, streams, *arrays, self.local)
+        metropolis.sweep(spins, self._energy[:, b].copy(), betas, streams, *self._tables, self.local)
         self._spins[:, b], self._streams[:, b] = spins, streams
         self._energy[:, b] = proposal.hamiltonian.energy(spins)
         self._log_q[:, b] = proposal.log_prob(spins)

@@ -99,7 +99,8 @@ def independence_matrix(one):
 
 
 def sweep_matrix(hamiltonian, beta):
-    """The Metropolis sweep in site order, with heat-bath rates at sites of small field as the kernel has them."""
+    """The Metropolis sweep in site order, with heat-bath rates at sites of small field as the kernel has them, and a
+    heat-bath update of a random site at its end."""
     states = all_states(hamiltonian.n_spins)
     numbers, energies = np.arange(len(states)), hamiltonian.energy(states)
     typical = typical_fields(hamiltonian.table.start, hamiltonian.table.coupling)
@@ -110,7 +111,11 @@ def sweep_matrix(hamiltonian, beta):
         rate = 1.0 / (1.0 + np.exp(cost)) if heat_bath else np.exp(-np.maximum(cost, 0.0))
         # product @ M, M[s, s flipped] = rate[s]
         product = product * (1.0 - rate) + (product * rate)[:, numbers ^ (1 << site)]
-    return product
+    stirred = np.zeros_like(product)
+    for site in range(hamiltonian.n_spins):
+        rate = 1.0 / (1.0 + np.exp(beta * (energies[numbers ^ (1 << site)] - energies)))
+        stirred += product * (1.0 - rate) + (product * rate)[:, numbers ^ (1 << site)]
+    return stirred / hamiltonian.n_spins
 
 
 @cache

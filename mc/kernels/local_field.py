@@ -21,9 +21,17 @@ def kernel_arrays(table: InteractionTable) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def typical_fields(start: np.ndarray, coupling: np.ndarray) -> np.ndarray:
-    """Root mean square over random states of the field on each site, sqrt(sum of J^2), shape (N,) float64."""
+    """Root mean square over random states of the field on each site, sqrt(sum of J^2), shape (N,) float64.
+
+    It says where Metropolis gives way to the heat bath (`mc.kernels.metropolis`), so it is 0, which is always, for a
+    site of two terms equally strong. Half the flips of a ring of such sites cost nothing; accepting all of these in a
+    fixed order never reaches the Boltzmann law.
+    """
     owner = np.repeat(np.arange(len(start) - 1), np.diff(start))
-    return np.sqrt(np.bincount(owner, weights=coupling**2, minlength=len(start) - 1))
+    squares = np.bincount(owner, weights=coupling**2, minlength=len(start) - 1)
+    two = np.flatnonzero(np.diff(start) == 2)
+    squares[two[np.abs(coupling[start[two]]) == np.abs(coupling[start[two] + 1])]] = 0.0
+    return np.sqrt(squares)
 
 
 @njit(cache=True, nogil=True)

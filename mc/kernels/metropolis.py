@@ -5,6 +5,10 @@ Metropolis et al., J. Chem. Phys. 21, 1087 (1953). Where beta times the typical 
 every flip there, so it turns all spins over in every sweep and randomises nothing: at beta = 0, or for spins without
 any interaction, the relative sign of two spins would never change. The choice depends on beta and the site only,
 never on the state, so every update keeps the Boltzmann law.
+
+Each sweep ends with one heat-bath update of a site chosen at random, which is not counted. Metropolis in a fixed
+order alone may never leave a set of states, as flips of no cost are all accepted; with this update every set that is
+never left contains, with each state, all states that differ in one spin, so it is everything.
 """
 
 from __future__ import annotations
@@ -45,9 +49,13 @@ def sweep_replica(spins, beta, stream, start, coupling, others, typical, n_sweep
     accepted = 0
     change = 0.0
     for _ in range(n_sweeps):
-        for site in range(spins.shape[0]):
+        for visit in range(spins.shape[0] + 1):
+            site, stirs = visit, visit == spins.shape[0]
+            if stirs:
+                word, s0, s1, s2, s3 = advance(s0, s1, s2, s3)
+                site = np.int64(uniform(word) * spins.shape[0])
             cost = 2.0 * np.float64(spins[site]) * local_field(site, spins, start, coupling, others)
-            if beta * typical[site] < HEAT_BATH_BELOW:
+            if stirs or beta * typical[site] < HEAT_BATH_BELOW:
                 word, s0, s1, s2, s3 = advance(s0, s1, s2, s3)
                 flip = heatbath.flips(uniform(word), beta * cost)
             elif cost <= 0.0:
@@ -58,7 +66,7 @@ def sweep_replica(spins, beta, stream, start, coupling, others, typical, n_sweep
             if flip:
                 spins[site] = -spins[site]
                 change += cost
-                accepted += 1
+                accepted += not stirs
     stream[0], stream[1], stream[2], stream[3] = s0, s1, s2, s3
     return accepted, change
 

@@ -1,0 +1,86 @@
+"""Runs of the Monte Carlo engine: which driver a mode means, what it records, and what it says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cli.errors import UserError
+from cli.results import opened
+from cli.work import Run
+from mc.annealing import AnnealingDriver
+from mc.population import PopulationDriver
+from mc.simulate import Driver, LocalDriver
+from mc.tempering import TemperingDriver
+
+
+def classical_driver(work: Run) -> Driver:
+    """The driver of a mode; ValueError when the model, the temperatures or a setting do not suit it."""
+    hamiltonian, options, betas = work.target.hamiltonian, work.options, np.array(work.target.betas)
+    settings, mode = work.settings, work.mode
+    common: dict[str, Any] = dict(n_chains=options.chains, seed=options.rng_seed, thin=options.thin or 1,
+                  spins_every=work.spins_every, kernel=settings.get("kernel", "auto"))  # fmt: skip
+    if mode == "population":
+        return PopulationDriver(hamiltonian, betas, population=options.draws, **common)
+    if mode == "anneal":
+        return AnnealingDriver(hamiltonian, betas, **common)
+    common["init"] = initial(work)
+    if mode == "pt":
+        if len(betas) < 2:
+            raise ValueError("mode pt: at least two temperatures are needed, such as beta=0.1:1:10")
+        return TemperingDriver(
+            hamiltonian, betas, replicas=settings["replicas"], houdayer=settings["houdayer"] == "auto",
+            tuned=settings["ladder"] == "tuned", **common,
+        )  # fmt: skip
+    if mode in ("wolff", "swendsen-wang") and not hamiltonian.is_ferromagnet:
+        raise ValueError(f"mode {mode}: a ferromagnet is needed (two-spin interactions, all J > 0, no field); "
+                         "use --mode metropolis or pt")  # fmt: skip
+    return LocalDriver(hamiltonian, betas, rule=mode, **common)
+
+
+def initial(work: Run) -> str | np.ndarray:
+    """init=random, up, or the last stored spins of a chain file with as many chains, betas and replicas."""
+    init = work.settings["init"]
+    if init in ("random", "up"):
+        return init
+    try:
+        chain = opened(init)
+    except UserError as error:
+        raise UserError(f"init={init}: random, up or a chain file is needed ({error})") from None
+    if not len(chain.spin_draws) or chain.n_spins != work.target.hamiltonian.n_spins:
+        raise UserError(f"init={init} has no stored spins of {work.target.hamiltonian.n_spins} sites")
+    last = chain.spins[:, -1]
+    replicas = work.settings.get("replicas", 1)
+    wanted = (work.options.chains, len(work.target.betas), *([replicas] if replicas > 1 else []))
+    if last.shape[:-1] != wanted:
+        there, run = ((*shape[:2], shape[2] if len(shape) > 2 else 1) for shape in (last.shape[:-1], wanted))
+        said = [f"{chains} chains at {betas} betas, {own} replicas" for chains, betas, own in (there, run)]
+        raise UserError(f"init={init} has {said[0]}, the run {said[1]}")
+    return last
+
+
+def describe(driver: Driver) -> list[str]:
+    """What moves the spins, in a line; and where cluster moves are made, once that is known."""
+    return [f"kernel: {driver.engine.name} ({driver.engine.why})"]
+
+
+def afterwards(driver: Driver) -> list[str]:
+    """What the run found out about its own moves."""
+    lines = []
+    if isinstance(driver, TemperingDriver):
+        if driver.houdayer:
+            moved = driver.betas[driver.clusters]
+            where = f"at beta {', '.join(f'{beta:.6g}' for beta in moved)}" if len(moved) else "at no beta"
+            lines.append(
+                f"Houdayer moves: {where}; skipped where the warm-up saw a minority of 0.3 or more of the sites"
+            )
+        lines.append(f"round trips: {driver.round_trips.sum()} of {driver.round_trips.size} replicas")
+    return lines
+
+
+def found(driver: Driver) -> dict[str, Any]:
+    """Diagnostics that the chain file does not have already."""
+    if isinstance(driver, TemperingDriver):
+        return {"round_trips": float(driver.round_trips.sum())}
+    return {}

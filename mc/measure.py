@@ -1,0 +1,90 @@
+"""What a compiled loop measures of a replica at a draw, and the room it leaves it in."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from mc.hamiltonian import Hamiltonian
+from mc.kernels.overlaps import all_up, lowest_mode, magnetization, planes
+from mc.lattice import Lattice
+
+U1 = np.uint64(1)
+
+
+class Measured(NamedTuple):
+    """Series of some replicas: (replica, draw) float64.
+
+    mode: |sum_x s_x exp(2 pi i x / L)|^2 / N^2 of ferromagnets, see `mc.kernels.overlaps.lowest_mode`.
+    accepted: fraction of spins flipped by the last sweep before the draw.
+    """
+
+    energy: np.ndarray
+    magnetization: np.ndarray
+    mode: np.ndarray
+    accepted: np.ndarray
+    spins: np.ndarray  # (replica, stored draw, N) int8
+
+
+def room(n_replicas: int, n_draws: int, n_kept: int, n_spins: int) -> Measured:
+    """Empty series for n_draws draws of some replicas, n_kept of them with their spins."""
+    series = [np.zeros((n_replicas, n_draws)) for _ in range(4)]
+    return Measured(*series, np.zeros((n_replicas, n_kept, n_spins), np.int8))
+
+
+class Probe(NamedTuple):
+    """What `record` needs to know of the Hamiltonian; flat, as loops over threads take no tuple inside a tuple."""
+
+    n_spins: int
+    magnetic: bool  # a ferromagnet on a lattice with a periodic axis: the mode of the spins is worth its time
+    up: np.ndarray  # the row of bits of all spins up
+    masks: np.ndarray  # these three as in `overlaps.Planes`, no axes without a periodic one
+    cosine: np.ndarray
+    sine: np.ndarray
+
+
+def probe(hamiltonian: Hamiltonian) -> Probe:
+    """The probe of a Hamiltonian."""
+    lattice = hamiltonian.lattice or Lattice((hamiltonian.n_spins,), (False,))
+    magnetic = has_modes(hamiltonian) and hamiltonian.is_ferromagnet
+    return Probe(hamiltonian.n_spins, magnetic, all_up(hamiltonian.n_spins), *planes(lattice))
+
+
+def posterior_axes(hamiltonian: Hamiltonian, own: dict[str, int] | None = None) -> dict[str, dict[str, int]]:
+    """{variable: its axes after (chain, draw, beta)} of what `record` measures."""
+    names = ["energy", "magnetization"] + ["magnetization_k2"] * probe(hamiltonian).magnetic
+    return {name: dict(own or {}) for name in names}
+
+
+def has_modes(hamiltonian: Hamiltonian) -> bool:
+    """Whether there is a lowest Fourier mode: a lattice with a periodic axis."""
+    return hamiltonian.lattice is not None and any(hamiltonian.lattice.periodic)
+
+
+def kept_draws(first: int, n_draws: int, every: int) -> np.ndarray:
+    """Numbers of the draws among first, first + 1, ... whose spins are kept: the multiples of `every` (0: none)."""
+    return np.arange(-(-first // every) * every, first + n_draws, every) if every else np.zeros(0, np.int64)
+
+
+@njit(cache=True, nogil=True)
+def place_of_spins(draw, first_draw, every):
+    """Where the spins of draw number first_draw + draw go in their block, -1 if they are not kept."""
+    if every == 0 or (first_draw + draw) % every != 0:
+        return -1
+    return (first_draw + draw) // every - (first_draw + every - 1) // every
+
+
+@njit(cache=True, nogil=True)
+def record(energy, row, probe, replica, draw, stored, measured):
+    """Put down a draw of a replica but `accepted`; its row of bits is kept at `stored` unless that is negative."""
+    n_spins = probe.n_spins
+    measured.energy[replica, draw] = energy
+    measured.magnetization[replica, draw] = magnetization(row, n_spins)
+    if probe.magnetic:
+        measured.mode[replica, draw] = lowest_mode(row, probe.up, n_spins, probe)
+    if stored >= 0:
+        for site in range(n_spins):
+            bit = (row[site >> 6] >> np.uint64(site & 63)) & U1
+            measured.spins[replica, stored, site] = np.int8(2 * np.int64(bit) - 1)
