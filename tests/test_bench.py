@@ -176,3 +176,21 @@ def test_wolff_counts_flipped_sites():
     assert run(50) == pytest.approx(50 * 64.0)
     _, small = bench_rivals.wolff(models.ising(8), 0.0)
     assert small == 1.0
+
+
+def test_the_command(nmcmc):
+    assert nmcmc("bench", "mc", "--only", "threads", "--seconds", TINY, "--json").json["command"] == "bench"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nc"], "nmcmc: unknown benchmark nc, did you mean mc?"),
+        (["mc", "--only", "lannes"], "nmcmc: --only lannes: in the name of no row"),
+        (["mc", "--seconds", "-1"], "nmcmc: --seconds -1: a finite number above 0"),
+    ],
+)
+def test_the_command_refuses_wrong_words(words, says, nmcmc):
+    refused = nmcmc("bench", *words, code=2)
+    assert refused.err.startswith(says)
+    assert refused.out == ""

@@ -29,7 +29,7 @@ HEAT_BATH = np.append(1.0 / (1.0 + np.exp(np.arange(-RANGE * CELLS, RANGE * CELL
 U0, U1, U2 = np.uint64(0), np.uint64(1), np.uint64(2)
 
 
-class Graph(NamedTuple):
+class GraphReplicas(NamedTuple):
     """Fields of `mc.kernels.batch`, and the terms of each site, an even number of them."""
 
     beta: np.ndarray  # (lanes,) float64
@@ -63,7 +63,7 @@ def cost(hamiltonian: Hamiltonian, n_replicas: int) -> float:
     return n_replicas * (4.0 + 0.7 * len(hamiltonian.table.coupling) / hamiltonian.n_spins)
 
 
-def make(hamiltonian: Hamiltonian, beta: np.ndarray, seed: int, path: tuple[int, ...], rule: str) -> Graph:
+def make(hamiltonian: Hamiltonian, beta: np.ndarray, seed: int, path: tuple[int, ...], rule: str) -> GraphReplicas:
     """A batch of len(beta) replicas, all spins up; streams of the seed's use `path`."""
     lanes, n_spins = len(beta), hamiltonian.n_spins
     start, coupling, others = kernel_arrays(hamiltonian.table)
@@ -74,7 +74,7 @@ def make(hamiltonian: Hamiltonian, beta: np.ndarray, seed: int, path: tuple[int,
     strength[place] = coupling
     partner[place] = np.where(others < 0, n_spins, others)
     typical = typical_fields(start, coupling)
-    return Graph(
+    return GraphReplicas(
         beta=np.array(beta, np.float64),
         energy=np.full(lanes, hamiltonian.energy(np.ones(hamiltonian.n_spins))),
         flipped=np.zeros(lanes, np.int64),
@@ -90,7 +90,7 @@ def make(hamiltonian: Hamiltonian, beta: np.ndarray, seed: int, path: tuple[int,
     )
 
 
-def set_betas(batch: Graph, beta: np.ndarray) -> None:
+def set_betas(batch: GraphReplicas, beta: np.ndarray) -> None:
     """Give the lanes other inverse temperatures (lanes,)."""
     batch.beta[:] = beta
 
@@ -164,7 +164,7 @@ def sweep_replica(spins, beta, stream, start, coupling, others, typical, hot):
     return np.int64(flips), change
 
 
-@implements(generic.sweep, Graph)
+@implements(generic.sweep, GraphReplicas)
 @njit(cache=True, nogil=True)
 def sweep(batch, unit, n_sweeps, count):
     spins, stream, beta = batch.spins[unit], batch.streams[unit], batch.beta[unit]
@@ -179,13 +179,13 @@ def sweep(batch, unit, n_sweeps, count):
         batch.energy[unit] += change
 
 
-@implements(generic.refresh, Graph)
+@implements(generic.refresh, GraphReplicas)
 @njit(cache=True, nogil=True)
 def refresh(batch, unit):
     pass
 
 
-@implements(generic.measure, Graph)
+@implements(generic.measure, GraphReplicas)
 @njit(cache=True, nogil=True)
 def measure(batch, unit):
     spins = batch.spins[unit]
@@ -201,13 +201,13 @@ def measure(batch, unit):
     batch.energy[unit] = total
 
 
-@implements(generic.exchange, Graph)
+@implements(generic.exchange, GraphReplicas)
 @njit(cache=True, nogil=True)
 def exchange(batch, a, b):
     batch.beta[a], batch.beta[b] = batch.beta[b], batch.beta[a]
 
 
-@implements(generic.store, Graph)
+@implements(generic.store, GraphReplicas)
 @njit(cache=True, nogil=True)
 def store(batch, unit, rows):
     spins, row = batch.spins[unit], rows[0]
@@ -220,7 +220,7 @@ def store(batch, unit, rows):
         row[word] = bits
 
 
-@implements(generic.load, Graph)
+@implements(generic.load, GraphReplicas)
 @njit(cache=True, nogil=True)
 def load(batch, unit, rows):
     spins, row = batch.spins[unit], rows[0]
