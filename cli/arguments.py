@@ -64,12 +64,15 @@ def parse(words: Sequence[str], mode: str | None = None) -> tuple[Target, dict[s
         raise UserError(f"unknown model {name}{closest(name, models.MODELS)} ({', '.join(models.MODELS)})")
     kinds = models.MODELS[name].keys
     known = [*kinds, *TEMPERATURE, *(SETTINGS if mode else ())]
+    several = ["instances"] if mode and "seed" in kinds else []  # taken out before where it is written so
     for key in given:
         if key not in known:
             option = key.lstrip("-").replace("_", "-")
             if option in NAMES and mode:
                 raise UserError(f"unknown key {key}, did you mean the option --{option}?")
-            raise UserError(f"unknown key {key}{closest(key, known)} ({name} takes {', '.join(kinds)}, beta or T)")
+            raise UserError(
+                f"unknown key {key}{closest(key, known + several)} ({name} takes {', '.join(kinds)}, beta or T)"
+            )
     parameters = {key: values.MODEL_KINDS[kinds[key]](key, given[key]) for key in given if key in kinds}
     settings = {key: SETTINGS[key].parse(key, text) for key, text in given.items() if key in SETTINGS}
     betas = next((values.betas(key, given[key]) for key in TEMPERATURE if key in given), None)

@@ -22,11 +22,11 @@ from typing import Any
 from cli import ensemble_store
 from cli.ensemble_results import as_json, lines_of
 from cli.ensemble_store import Store
-from cli.instances import KEY, PLACE, Asked, parse_asked, seed_of
+from cli.instances import KEY, LEFT_OPEN, PLACE, Asked, parse_asked, seed_of
 from cli.options import Options
 from cli.output import Screen, Stopper
 from cli.run import check_before_work
-from cli.settings import SETTINGS
+from cli.settings import CLASSICAL, SETTINGS
 from cli.work import Run
 from cli.workers import do_jobs
 from mc.ensemble import spelled
@@ -37,10 +37,12 @@ REHEARSED = ("metropolis", "heatbath", "wolff", "swendsen-wang", "pt")  # modes 
 def run_ensemble(command: str, words: Sequence[str], mode: str, options: Options, began: float) -> int:
     """Do all instances; returns the exit code. UserError for what cannot be done, before anything is written."""
     asked = parse_asked(command, words, mode, options, began)
+    if mode in CLASSICAL:
+        asked.settle(check(asked))
     screen = Screen(options.quiet)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(ensemble_store.opened(asked))
-        if not store.begun:
+        if mode not in CLASSICAL and not store.begun:  # it may take a pilot
             check(asked)
         elsewhere = None
         if options.scheduler is not None and store.todo:
@@ -62,13 +64,14 @@ def run_ensemble(command: str, words: Sequence[str], mode: str, options: Options
     return finish(asked, store, screen, outcome)
 
 
-def check(asked: Asked) -> None:
-    """Refuse what the mode cannot do with the model, with the first instance for all."""
+def check(asked: Asked) -> Options:
+    """Refuse what the mode cannot do with the model, with the first instance for all; the options as it has them."""
     settings = {key: asked.given.get(key, s.default) for key, s in SETTINGS.items() if asked.mode in s.modes}
     options = asked.options.resolved(asked.mode, settings.get("move"))
     work = Run(asked.command, asked.target, asked.mode, asked.given, settings, options, Screen(quiet=True), asked.out,
                asked.spins_every, asked.began)  # fmt: skip
     check_before_work(work)
+    return work.options
 
 
 # --- the work ------------------------------------------------------------------------------------------------------
@@ -135,6 +138,7 @@ def job_of(asked: Asked, store: Store, number: int, deadline: float | None) -> d
         "out": None, "json": False, "quiet": False, "time_limit": None, "scheduler": None,
         "rng_seed": seed_of(asked.options.rng_seed, number), "restart": asked.options.restart and asked.apart,
     }  # fmt: skip
+    options |= {name: asked.config.get(name) for name in LEFT_OPEN if options[name] is None}
     argv = ["nmcmc", "run", "--mode", asked.mode, *words]
     for field in dataclasses.fields(Options):
         value = options[field.name]

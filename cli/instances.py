@@ -26,6 +26,7 @@ MOST_INSTANCES = 100_000
 MOST_SPINS_TOGETHER = 10 * MOST_SPINS  # kept by default, all draws of all instances
 SEEDS_TO_TRY = 8  # of which two must differ, or the model has no disorder
 STREAMS_OF_INSTANCES = 0x696E7374  # keeps their seeds apart from other uses of --rng-seed
+LEFT_OPEN = ("warmup", "thin")  # options without a value until the kernel is known
 # Options that do not decide what is drawn, or not what all instances share.
 FREE = ("out", "draws", "checkpoint", "device", "time_limit", "restart", "check", "quiet", "json", "scheduler")
 
@@ -63,6 +64,10 @@ class Asked:
         if "spins.every" not in self.given:
             self.config["settings"]["spins.every"] = every
 
+    def settle(self, options: Options) -> None:
+        """Take over what was left open and hangs on the kernel, so that it is the same for all instances."""
+        self.config |= {name: getattr(options, name) for name in LEFT_OPEN}
+
     def fingerprint_of(self, number: int) -> str:
         """Of the Hamiltonian of an instance."""
         return models.build(self.target.model, self.target.parameters | {"seed": number}).fingerprint
@@ -99,6 +104,9 @@ def parse_asked(command: str, words: Sequence[str], mode: str, options: Options,
     if options.scheduler is not None and trains:
         raise UserError(f"--scheduler: mode {mode} may train, and a sampler would be left behind on its worker; "
                         "give net=none, or leave --scheduler out")  # fmt: skip
+    if given.get("ladder") == "tuned":
+        raise UserError("ladder=tuned gives every instance temperatures of its own, and no averages over them; "
+                        f"write temperatures in beta=, or give one seed= instead of {KEY}=")  # fmt: skip
     odd = re.search(r"\{\w*\}", str(options.out or ""))
     if odd and odd.group() != PLACE:
         raise UserError(f"--out {options.out}: {odd.group()} is no place for a number; write {PLACE}")
@@ -154,6 +162,8 @@ def shared_config(target: Target, mode: str, given: dict[str, Any], options: Opt
         settings["spins.every"] = max(1, -(-sites // MOST_SPINS), -(-sites * n // MOST_SPINS_TOGETHER))
     parameters = {key: value for key, value in target.hamiltonian.parameters.items() if key != "seed"}
     decide = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name not in FREE}
+    if mode == "population":  # its size is no number of draws that could grow
+        settings["population"] = options.draws
     config = {"mode": mode, "model": target.model, "parameters": parameters, "beta": list(target.betas),
               "settings": settings}  # fmt: skip
     return json.loads(to_json(config | decide, "the configuration"))

@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 Words = Annotated[list[str], typer.Argument(metavar="MODEL [key=value ...]", help="see: nmcmc models")]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="chain files")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="chain or ensemble files")]
 Mode = Annotated[str | None, typer.Option("--mode", help=" ".join(MODES))]
 Out = Annotated[Path | None, typer.Option("--out", help="chain file [default: ./MODEL-KEYS-MODE.h5]")]
 Draws = Annotated[int, typer.Option("--draws", help="stored draws a chain (and temperature)")]
@@ -44,6 +44,10 @@ TimeLimit = Annotated[float | None, typer.Option("--time-limit", help="wall seco
 Restart = Annotated[bool, typer.Option("--restart", help="begin anew (train: the checkpoint too)")]
 Check = Annotated[bool, typer.Option("--check", help="judge log q on states of a cluster or tempering chain")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no output but errors (and --json)")]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", help="hand instances= to a Dask cluster: its address, or local")
+]
+Merged = Annotated[Path, typer.Option("--out", help="chain or ensemble file to make")]
 Ground = Annotated[bool, typer.Option("--ground", help="ground state by matching (planar, no field; needs no beta=)")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object as the last line")]
 
@@ -52,12 +56,17 @@ def _run(command: str, words: list[str], mode: str | None, options: Options) -> 
     began = time.monotonic()  # the time limit counts the imports, too
     try:
         from cli.arguments import parse, parse_mode
+        from cli.ensemble import run_ensemble
+        from cli.instances import wanted
         from cli.run import run
 
         mode = parse_mode(mode)
         options.check_values()
-        target, settings = parse(words, mode)
-        code = run(command, target, mode, settings, options, began)
+        if wanted(words, options):
+            code = run_ensemble(command, words, mode, options, began)
+        else:
+            target, settings = parse(words, mode)
+            code = run(command, target, mode, settings, options, began)
     except KeyboardInterrupt:
         text = "interrupted; what was committed is kept, the same command again goes on"
         raise UserError(text, code=130) from None
@@ -81,10 +90,11 @@ def run_command(
     check: Check = False,
     quiet: Quiet = False,
     as_json: Json = False,
+    scheduler: Scheduler = None,
 ):
     """Sample a model and leave a chain file; the same command again goes on where it stopped."""
     _run("run", words, mode, Options(out, draws, chains, warmup, thin, rng_seed, checkpoint, device, time_limit,
-                                     restart, check, quiet, as_json))  # fmt: skip
+                                     restart, check, quiet, as_json, scheduler))  # fmt: skip
 
 
 @app.command("train")
@@ -109,12 +119,16 @@ def train_command(
 @app.command("analyze")
 def analyze_command(files: Files, as_json: Json = False):
     """Observables of chain files with errors, autocorrelation times and R-hat."""
+    from cli.ensemble_results import is_ensemble, print_analysis
     from cli.results import analyse, opened
     from cli.results import as_json as to_json
     from cli.tables import diagnostics, table, verdict
 
-    chains = [opened(path) for path in files]  # all of them, before the first is worked on
+    chains = [path if is_ensemble(path) else opened(path) for path in files]  # all, before the first is worked on
     for chain in chains:
+        if isinstance(chain, Path):
+            print_analysis(chain, as_json)
+            continue
         results = analyse(chain)
         print(f"{chain.path}: {describe(chain)}")
         for line in table(results) + verdict(results) + diagnostics(results):
@@ -128,13 +142,26 @@ def status_command(files: Files, as_json: Json = False):
     """How far runs are, also while they go on."""
     import json
 
+    from cli.ensemble_results import is_ensemble, print_status
     from cli.results import opened
 
-    for chain in [opened(path) for path in files]:
+    for chain in [path if is_ensemble(path) else opened(path) for path in files]:
+        if isinstance(chain, Path):
+            print_status(chain, as_json)
+            continue
         print(f"{chain.path}: {describe(chain)}")
         if as_json:
             print(json.dumps({"command": "status", "out": str(chain.path), "mode": chain.mode, "draws": chain.n_draws,
                               "chains": chain.n_chains, "complete": chain.complete}))  # fmt: skip
+
+
+@app.command("merge")
+def merge_command(files: Files, out: Merged, quiet: Quiet = False, as_json: Json = False):
+    """Join files of several machines: chains of one target side by side, different targets into an ensemble."""
+    from cli.merge import merge
+    from cli.output import Screen
+
+    merge(files, out, Screen(quiet), as_json)
 
 
 def describe(chain) -> str:
@@ -198,6 +225,7 @@ def bench_command(
 @app.command("models")
 def models_command():
     """The models, their keys, and the settings of a run."""
+    from cli.instances import ABOUT, KEY
     from cli.settings import SETTINGS
     from mc.models import MODELS
 
@@ -205,6 +233,7 @@ def models_command():
     for model in MODELS.values():
         print(f"  {model.name:<8} {model.about}")
         print(f"           {' '.join(key + '=' for key in model.keys)}")
+    print(f"  {KEY + '=':<8} {ABOUT}")
     print("settings:")
     for name, setting in SETTINGS.items():
         default = "" if setting.default is None else f" [{setting.default}]"

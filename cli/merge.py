@@ -82,8 +82,8 @@ def require_one_law(found: list[tuple[int | None, Member]]) -> None:
         difference = first_difference(one, other)
         if not difference and first.n_spins != member.n_spins:
             difference = f"the number of spins is {first.n_spins}, not {member.n_spins}"
-        if not difference and (first.mode != member.mode or not np.array_equal(first.betas, member.betas)):
-            difference = "mode or temperatures are others"
+        if not difference and not np.array_equal(first.betas, member.betas):
+            difference = "their tuned temperatures differ"
         if difference:
             raise UserError(f"{first.source} and {member.source} cannot be merged ({difference}); "
                             "merge what was run alike")  # fmt: skip

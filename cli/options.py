@@ -9,7 +9,8 @@ from cli.errors import UserError
 from cli.settings import CLASSICAL, CLUSTER, NEURAL, SCHEDULED
 
 # Options that somebody may write as draws=100.
-NAMES = ("mode", "out", "draws", "chains", "warmup", "thin", "rng-seed", "checkpoint", "device", "time-limit")
+NAMES = ("mode", "out", "draws", "chains", "warmup", "thin", "rng-seed", "checkpoint", "device", "time-limit",
+         "scheduler")  # fmt: skip
 DEVICES = ("auto", "cpu", "cuda")
 WARMUP_NEURAL, WARMUP_BLOCK = 100, 10  # independence steps, block moves
 # Sweeps before the first draw, and from one draw to the next: so many that measuring costs less than a tenth of the
@@ -35,6 +36,7 @@ class Options:
     check: bool = False
     quiet: bool = False
     json: bool = False
+    scheduler: str | None = None
 
     def check_values(self) -> None:
         """UserError naming the option whose value cannot be."""

@@ -40,6 +40,9 @@ def run(command: str, target: Target, mode: str, given: dict[str, Any], options:
     options = options.resolved(mode, settings.get("move"))
     out = options.out or default_out(target, mode)
     there = chain_there(out)
+    if there is not None and "merged_from" in there.attributes and not options.restart:
+        why = "was merged from several runs and cannot go on"
+        raise UserError(f"{out} {why}; use another --out, or extend those runs and merge again")
     every = spins_every(target, settings["spins.every"], options, there)
     screen = Screen(options.quiet)
     work = Run(command, target, mode, given, settings, options, screen, out, every, began, there=there)

@@ -7,10 +7,11 @@ from numba import config as _numba
 
 from mc import models
 from mc.chain import Chain, ChainError, open_chain
+from mc.ensemble import Ensemble, open_ensemble
 from mc.hamiltonian import Hamiltonian
 from mc.lattice import Lattice
 
-__all__ = ["Chain", "ChainError", "Hamiltonian", "Lattice", "models", "open_chain"]
+__all__ = ["Chain", "ChainError", "Ensemble", "Hamiltonian", "Lattice", "models", "open_chain", "open_ensemble"]
 
 # Numba's OpenMP layer shares its pool with PyTorch and resets PyTorch's number of threads at every kernel: small
 # matrix products then spin on all cores, at twice the CPU time. Another layer can be had by NUMBA_THREADING_LAYER.

@@ -238,31 +238,34 @@ def read_hamiltonian(group: h5py.Group) -> Hamiltonian:
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike) -> Iterator[h5py.File]:
-    """A chain file open for reading; raises ChainError when it is missing, foreign, of a newer version or damaged."""
+def opened(path: str | os.PathLike, kind: str = "chain", newest: int = SCHEMA_VERSION) -> Iterator[h5py.File]:
+    """A chain file open for reading; raises ChainError when it is missing, foreign, of a newer version or damaged.
+
+    kind: of the schema, "nmcmc-KIND"; newest: the newest version of it that is known.
+    """
     path = Path(path)
     if not os.path.exists(path):  # not Path.exists, which raises for a name that is too long
         raise ChainError(f"{path}: no such file")
     if os.path.isdir(path):
-        raise ChainError(f"{path} is a folder, not a chain file")
+        raise ChainError(f"{path} is a folder, not an nmcmc {kind} file")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         if error.errno:
             raise ChainError(f"{path} cannot be read ({reason(error)})") from error
         why = "it is truncated" if "truncated" in str(error) else "it is not an HDF5 file, or a damaged one"
-        raise ChainError(f"{path} is no nmcmc chain file: {why}") from error
+        raise ChainError(f"{path} is no nmcmc {kind} file: {why}") from error
     with file:
         try:
             schema = file.attrs.get("schema")
             version = int(file.attrs.get("schema_version", 0))
-            if not isinstance(schema, str) or schema != SCHEMA:
+            if not isinstance(schema, str) or schema != f"nmcmc-{kind}":
                 what = f"its schema is {schema!r}" if isinstance(schema, str) else "another program wrote it"
-                raise ChainError(f"{path} is no nmcmc chain file: {what}")
-            if version > SCHEMA_VERSION:
+                raise ChainError(f"{path} is no nmcmc {kind} file: {what}")
+            if version > newest:
                 raise ChainError(
-                    f"{path} is no nmcmc chain file of a version known here: it has schema version {version}, "
-                    f"{SCHEMA_VERSION} is the newest known; update nmcmc"
+                    f"{path} is no nmcmc {kind} file of a version known here: it has schema version {version}, "
+                    f"{newest} is the newest known; update nmcmc"
                 )
             yield file
         except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:

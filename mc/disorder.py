@@ -175,9 +175,9 @@ def _side_by_side(rows: Sequence[Row], name: str, column: str, shape: tuple[int,
 
 def shared_part(config: dict[str, Any]) -> dict[str, Any]:
     """What a configuration has in common with those of other instances and other random streams of the same law."""
-    own = ("fingerprint", "rng_seed", "chains", "merged_from")
+    own = ("fingerprint", "rng_seed", "chains", "kernel")
     shared = {key: value for key, value in config.items() if key not in own}
     # Which couplings were dealt or read is what tells instances apart.
     shared["parameters"] = {k: v for k, v in config.get("parameters", {}).items() if k not in ("seed", "path")}
-    shared["settings"] = {k: v for k, v in config.get("settings", {}).items() if k != "spins.every"}
+    shared["settings"] = {k: v for k, v in config.get("settings", {}).items() if k not in ("spins.every", "kernel")}
     return json.loads(json.dumps(shared))  # tuples as the lists they are in a file

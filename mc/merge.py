@@ -9,6 +9,7 @@ a JSON list, in the order of the chains, of {"file", "run_id", "rng_seed", "chai
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,10 +96,14 @@ def merge_chains(members: Sequence[Member], path: str | os.PathLike, command: st
     with tree(members[0].source) as group:
         hamiltonian = layout.read_hamiltonian(group["hamiltonian"])
         variables = [_variables(group[name]) for name in layout.SAMPLED_GROUPS]
+        tail_of_first = group["configurations/spins"].shape[2:]  # (beta, own axes ..., site)
+        names = axes_in(group["configurations"])["spins"]
+        spin_axes = dict(zip(names[3:-1], tail_of_first[1:-1], strict=True))
     for member in members[1:]:
         with tree(member.source) as group:
             theirs = [_variables(group[name]) for name in layout.SAMPLED_GROUPS]
-        if _comparable(theirs) != _comparable(variables):
+            tail = group["configurations/spins"].shape[2:]
+        if _comparable(theirs) != _comparable(variables) or tail != tail_of_first:
             raise ChainError(f"{members[0].source} and {member.source} have recorded different variables")
     stored = reduce(np.intersect1d, [_spin_draws(member, draws) for member in members])
     origins = [origin for member in members for origin in member.origins]
@@ -107,6 +112,7 @@ def merge_chains(members: Sequence[Member], path: str | os.PathLike, command: st
     writer = create_chain(
         path, mode=members[0].mode, command=command, config=config, rng_seed=NO_SEED, hamiltonian=hamiltonian,
         betas=members[0].betas, n_chains=chains, posterior=variables[0], sample_stats=variables[1],
+        spin_axes=spin_axes,
         spins_every=int(stored[1] - stored[0]) if len(stored) > 1 else len(stored), overwrite=True,
     )  # fmt: skip
     try:
@@ -149,8 +155,9 @@ def _spin_draws(member: Member, draws: int) -> np.ndarray:
 
 def _fill(writer: ChainWriter, members: Sequence[Member], draws: int, stored: np.ndarray) -> None:
     """Append the draws of all members, block by block."""
-    row = sum(member.chains for member in members) * len(writer.betas) * (writer.n_spins + 64)
-    block = max(1, PENDING_BYTES // max(row, 1))
+    with tree(members[0].source) as group:
+        row = math.prod(group["configurations/spins"].shape[2:]) + 64 * len(writer.betas)  # bytes, about
+    block = max(1, PENDING_BYTES // (row * writer.n_chains))
     for first in range(0, draws, block):
         stop = min(first + block, draws)
         kept = stored[(stored >= first) & (stored < stop)]

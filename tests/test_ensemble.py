@@ -28,8 +28,8 @@ from mc.ensemble import create_ensemble, extract, is_ensemble, join, open_ensemb
 
 ROOT = Path(cli.main.__file__).parents[1]
 MODEL = ("ea3d", "L=3", "beta=0.2:1:3")
-BASE = ("run", "--mode", "pt", *MODEL, "--warmup", 20, "--rng-seed", 5)
-LONG = ("run", "--mode", "pt", "ea3d", "L=4", "beta=0.2:1:4", "--warmup", 20, "spins.every=1000")
+BASE = ("run", "--mode", "pt", *MODEL, "--warmup", 20, "--thin", 1, "--rng-seed", 5)
+LONG = ("run", "--mode", "pt", "ea3d", "L=4", "beta=0.2:1:4", "--warmup", 20, "--thin", 200, "spins.every=10")
 
 
 def run_main(folder, *words):
@@ -197,7 +197,8 @@ def test_more_instances_and_more_draws_extend(whole, nmcmc):
 
 def test_the_same_hamiltonians_in_other_words_are_the_same_ensemble(whole, nmcmc):
     shutil.copy(whole, "e.h5")
-    words = ("run", "--mode", "pt", "ea3d", "Lx=3", "Ly=3", "Lz=3", "beta=0.2:1:3", "--warmup", 20, "--rng-seed", 5)
+    words = ("run", "--mode", "pt", "ea3d", "Lx=3", "Ly=3", "Lz=3", "beta=0.2:1:3", "--warmup", 20, "--thin", 1,
+             "--rng-seed", 5)  # fmt: skip
     assert "complete: 4" in nmcmc(*words, "instances=0:4", "--draws", 40, "--out", "e.h5").out
 
 
@@ -409,7 +410,7 @@ def test_what_is_not_ours_stays_in_the_folder(whole, nmcmc):
 
 # --- refusals ------------------------------------------------------------------------------------------------------
 
-PT = ("run", "--mode", "pt", "ea3d", "L=3", "beta=0.2:1:3", "--rng-seed", 5)
+PT = ("run", "--mode", "pt", "ea3d", "L=3", "beta=0.2:1:3", "--rng-seed", 5, "--thin", 1)
 REFUSED = [
     ((*PT, "seed=1", "instances=0:4"), "seed= and instances= both say which couplings are dealt"),
     ((*PT, "instances="), "instances=: LOW:HIGH or a comma list of seeds is needed"),
@@ -433,6 +434,10 @@ REFUSED = [
         ("run", "--mode", "nis", "ea2d", "L=4", "beta=1", "instances=0:4", "--scheduler", "local"),
         "mode nis may train",
     ),
+    (
+        ("run", "--mode", "pt", *MODEL, "ladder=tuned", "instances=0:4"),
+        "ladder=tuned gives every instance temperatures",
+    ),
     ((*PT, "scheduler=local"), "did you mean the option --scheduler?"),
     (("run", "--mode", "wolff", "ea2d", "L=4", "beta=1", "instances=0:4"), "mode wolff: a ferromagnet is needed"),
     (("run", "--mode", "pt", "ea3d", "L=3", "beta=1", "instances=0:4"), "at least two temperatures"),
@@ -444,7 +449,7 @@ REFUSED = [
     ((*PT, "instances=0:4", "--out", "nowhere/{instance}.h5"), "nowhere/0.h5 cannot be written: there is no folder"),
     ((*BASE, "instances=2:6", "--draws", 40, "--out", "whole.h5"), "whole.h5 holds instances 0:4; instances=0:6 ext"),
     ((*BASE, "instances=0:2", "--draws", 50, "--out", "whole.h5"), "holds instances 0:4; instances=0:4 extends it"),
-    ((*PT, "instances=0:4", "--out", "whole.h5"), "whole.h5 holds another ensemble (--warmup is 20, not 1000)"),
+    ((*PT, "instances=0:4", "--warmup", 9, "--out", "whole.h5"), "holds another ensemble (--warmup is 20, not 9)"),
     ((*BASE[:-1], 6, "instances=0:4", "--out", "whole.h5"), "holds another ensemble (--rng-seed is 5, not 6)"),
     ((*BASE, "spins.every=7", "instances=0:4", "--out", "whole.h5"), "another ensemble (spins.every is 1, not 7)"),
     ((*BASE, "instances=0:5", "--out", "stale.h5"), "stale.h5.parts/000001.h5 holds another run (seed is 2, not 1)"),
@@ -550,7 +555,7 @@ if __name__ == "__main__":
 def test_a_cluster_that_loses_a_worker_counts_nothing_twice(nmcmc, tmp_path):
     """A worker process is killed in the midst of its instance: the other, or its successor, does it again."""
     pytest.importorskip("distributed")
-    words = (*LONG, "instances=0:4", "--out", "e.h5", "--draws", 20_000)
+    words = (*LONG, "instances=0:4", "--out", "e.h5", "--draws", 3_000)
     Path("cluster.py").write_text(CLUSTER)
     environment = with_the_package(BEFORE_THE_KILL="1.5")
     command = [sys.executable, "cluster.py", *map(str, words)]
@@ -561,12 +566,12 @@ def test_a_cluster_that_loses_a_worker_counts_nothing_twice(nmcmc, tmp_path):
     assert told["lost"]
     assert told["err"] == ""
     for number in range(4):
-        assert told["out"].count(f"\ninstance {number}: 20000 draws") == 1
+        assert told["out"].count(f"\ninstance {number}: 3000 draws") == 1
     there = open_ensemble("e.h5")
     assert there.complete
     assert there.instances == [0, 1, 2, 3]
     assert len(set(there.summary.run_ids)) == 4
-    nmcmc(*words[:-4], "--out", "alone.h5", "--draws", 20_000)
+    nmcmc(*words[:-4], "--out", "alone.h5", "--draws", 3_000)
     assert_same_ensemble("e.h5", "alone.h5")
 
 

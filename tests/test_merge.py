@@ -14,7 +14,7 @@ from mc.chain_tree import Source
 from mc.ensemble import create_ensemble, join, open_ensemble
 from mc.merge import NO_SEED
 
-PT = ("run", "--mode", "pt", "ea3d", "L=3", "beta=0.2:1:3", "--warmup", 10, "--quiet")
+PT = ("run", "--mode", "pt", "ea3d", "L=3", "beta=0.2:1:3", "--warmup", 10, "--thin", 1, "--quiet")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def gathered(ran, monkeypatch):
     def gather(path, numbers, base=0, draws=12):
         asked = instances.parse_asked(
             "run", [*PT[3:6], f"instances={','.join(map(str, numbers))},{numbers[-1] + 1}"], "pt",
-            Options(out=Path(path), draws=draws, warmup=10, rng_seed=base), 0.0,
+            Options(out=Path(path), draws=draws, warmup=10, thin=1, rng_seed=base), 0.0,
         )  # fmt: skip
         sources = {}
         for number in numbers:
