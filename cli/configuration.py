@@ -30,7 +30,8 @@ def first_difference(old: dict[str, Any], new: dict[str, Any]) -> str:
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str) -> str:
     for key in sorted(
-        old.keys() | new.keys(), key=lambda k: (k == "fingerprint", k == "kernel", k in ("net", "train"), k != "prior", k)
+        old.keys() | new.keys(),
+        key=lambda k: (k == "fingerprint", k == "kernel", k in ("net", "train"), k != "prior", k),
     ):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):

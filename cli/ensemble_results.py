@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cli.ensemble_physics import physics_lines
 from cli.errors import UserError
 from cli.results import COLUMNS, Results
 from cli.tables import short_table, table
@@ -57,7 +58,7 @@ def print_analysis(path: str | os.PathLike, as_json_too: bool) -> None:
     """`nmcmc analyze` of an ensemble file."""
     there = opened(path)
     print(f"{path}: {describe(path)}")
-    for line in lines_of(there.summary, in_full=True):
+    for line in lines_of(there.summary, in_full=True) + physics_lines(there):
         print(line)
     if as_json_too:
         print(as_json("analyze", str(path), there.config, there.summary, there.complete, {}, {}))

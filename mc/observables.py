@@ -10,8 +10,7 @@ from mc.spin_glass import correlation_length_estimate, over_axes, overlap_observ
 from mc.statistics import Estimate, estimate, estimate_function
 from mc.weighted import weighted_estimate, weighted_function
 
-MODES = ("magnetization_k2", "overlap_k2")  # |m(k)|^2 and |q(k)|^2 at the smallest wave vector
-OF_PAIRS = ("overlap", "link_overlap", "overlap_k2")
+OF_PAIRS = ("overlap", "link_overlap")  # which `overlap_observables` make more of
 
 
 def summarize(
@@ -71,8 +70,7 @@ def summarize_one(
             return estimate_function(function, means)
         return weighted_function(function, means, log_weight)
 
-    elsewhere = (*MODES, *OF_PAIRS) if "overlap" in series else MODES
-    plain = {name: values for name, values in series.items() if name not in elsewhere}
+    plain = {name: values for name, values in series.items() if name not in OF_PAIRS or "overlap" not in series}
     table = {name: mean(over_axes(values)) for name, values in plain.items()}
     if "magnetization" in series:
         m = np.asarray(series["magnetization"], np.float64)
