@@ -5,6 +5,12 @@ Nothing on this floor knows about neural networks.
 
 from numba import config as _numba
 
+from mc.compiled import use_own_cache as _use_own_cache
+
+_use_own_cache()  # before the first compiled function is made
+
+# ruff: noqa: E402 - the kernels come after that
+# isort: split
 from mc import models
 from mc.chain import Chain, ChainError, open_chain
 from mc.ensemble import Ensemble, open_ensemble

@@ -1,0 +1,52 @@
+"""Where Numba keeps compiled kernels: a folder of the user's cache, one for each version of the source.
+
+Numba looks for changes in the file of a function, not in those of the functions it calls, and keeps its cache beside
+the source. After an update old machine code would be run without a word, or its index could not be read. So the name
+of the folder is a digest of all source files. `NUMBA_CACHE_DIR` in the environment overrules it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+from numba import config
+
+UNUSED_DAYS = 30  # after which folders of other versions are removed
+
+
+PACKAGES = ("mc", "nmcmc")  # that have compiled functions
+
+
+def digest() -> str:
+    """16 hexadecimal digits that change with any source file of these packages."""
+    root, found = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted(path for package in PACKAGES for path in (root / package).rglob("*.py")):
+        found.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def use_own_cache(base: Path | None = None) -> Path | None:
+    """Have Numba use the folder of this version, made under `base`, and clear away old ones; None where it cannot be.
+
+    base: by default nmcmc in $XDG_CACHE_HOME or ~/.cache.
+    """
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return None
+    try:
+        base = base or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nmcmc"
+        folder = base / digest()
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)
+        if not os.access(folder, os.W_OK):
+            return None
+        for other in base.iterdir():
+            if other != folder and time.time() - other.stat().st_mtime > 86400 * UNUSED_DAYS:
+                shutil.rmtree(other, ignore_errors=True)
+    except (OSError, RuntimeError):  # no home, a full or a read-only disk: beside the source, as Numba does
+        return None
+    config.CACHE_DIR = str(folder)
+    return folder
