@@ -23,7 +23,6 @@ import numba
 from cli.bench_rivals import RIVALS, arithmetic, draws, installed, sweeps, timed, with_threads
 from cli.bench_rows import BETA_C, MEASURED, PLAIN, Row, all_rows, ising
 from cli.errors import UserError, closest
-from cli.options import THIN
 
 SUITES = ("mc",)
 SECONDS = 0.4  # of each contender
@@ -137,7 +136,7 @@ def measuring(name: str, seconds: float) -> float:
     kept, measured, without = (contender.seconds for contender in timed(draws(MEASURED[name]()), seconds))
     share, bare = 1.0 - without / kept, 1.0 - without / measured
     print(
-        f"measuring: {name}: {share:.1%} of a run with thin={THIN}, {bare:.1%} without keeping spins "
+        f"measuring: {name}: {share:.1%} of a run with the default thin, {bare:.1%} without keeping spins "
         f"(wanted: at most {MOST_MEASURING:.0%})",
         flush=True,
     )

@@ -18,7 +18,7 @@ import numba
 import numpy as np
 from numba import njit, prange
 
-from cli.options import THIN
+from cli.options import default_thin
 from mc.engine import Engine
 from mc.hamiltonian import Hamiltonian
 from mc.kernels.batch import sweep_all
@@ -99,17 +99,19 @@ def sweeps(hamiltonian: Hamiltonian, beta: float, lanes: int, kernel: str, rule:
 def rounds(
     hamiltonian: Hamiltonian, temperatures: np.ndarray, replicas: int, kernel: str, measured: bool = False
 ) -> Contender:
-    """Rounds of parallel tempering, measured once a run; or draws with the default of ten rounds, all measured."""
+    """Rounds of parallel tempering, measured once a run; or draws with the default of rounds between them."""
     driver = TemperingDriver(
         hamiltonian, 1.0 / temperatures, n_chains=1, seed=SEED, spins_every=0, replicas=replicas, kernel=kernel
     )
     driver.warm_up(WARM_UP)
     updates = float(replicas * len(temperatures) * hamiltonian.n_spins)
 
+    thin = default_thin(driver.engine.kernel)
+
     def run(n: int) -> float:
-        driver.thin = THIN if measured else n
+        driver.thin = thin if measured else n
         driver.block(n if measured else 1)
-        return n * updates * (THIN if measured else 1)
+        return n * updates * (thin if measured else 1)
 
     return run
 
@@ -204,15 +206,17 @@ def draws(driver: LocalDriver | TemperingDriver) -> list[Contender]:
     """Draws with the default `thin`, with their spins and without, and as many sweeps with one measurement."""
     driver.warm_up(WARM_UP)
 
-    def contender(thin: int, spins_every: int) -> Contender:
+    thin = default_thin(driver.engine.kernel)
+
+    def contender(measured: bool, spins_every: int) -> Contender:
         def run(n: int) -> float:
-            driver.thin, driver.spins_every = thin or THIN * n, spins_every
-            driver.block(n if thin else 1)
+            driver.thin, driver.spins_every = thin if measured else thin * n, spins_every
+            driver.block(n if measured else 1)
             return float(n)
 
         return run
 
-    return [contender(THIN, 1), contender(THIN, 0), contender(0, 0)]
+    return [contender(True, 1), contender(True, 0), contender(False, 0)]
 
 
 def with_threads(threads: int, work: Contender) -> Contender:

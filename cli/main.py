@@ -31,11 +31,12 @@ Out = Annotated[Path | None, typer.Option("--out", help="chain file [default: ./
 Draws = Annotated[int, typer.Option("--draws", help="stored draws a chain (and temperature)")]
 Chains = Annotated[int, typer.Option("--chains", help="independent chains")]
 Warmup = Annotated[
-    int | None, typer.Option("--warmup", help="sweeps before the first draw [1000, fast kernels 5000, neural 100]")
+    int | None,
+    typer.Option("--warmup", help="sweeps before the first draw [100 draws, at least 1000; neural 100]"),
 ]
 Thin = Annotated[
     int | None,
-    typer.Option("--thin", help="sweeps between draws (classical modes) [10, fast kernels 50, clusters 1]"),
+    typer.Option("--thin", help="sweeps between draws (classical modes) [10 to 100 by the kernel, clusters 1]"),
 ]
 RngSeed = Annotated[int, typer.Option("--rng-seed", help="seed of all random numbers of the run")]
 Weights = Annotated[Path | None, typer.Option("--checkpoint", help="a trained sampler (train: where it goes)")]

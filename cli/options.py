@@ -13,10 +13,15 @@ NAMES = ("mode", "out", "draws", "chains", "warmup", "thin", "rng-seed", "checkp
          "scheduler")  # fmt: skip
 DEVICES = ("auto", "cpu", "cuda")
 WARMUP_NEURAL, WARMUP_BLOCK = 100, 10  # independence steps, block moves
-# Sweeps before the first draw, and from one draw to the next: so many that measuring costs less than a tenth of the
-# time, which for kernels that move 64 spins at once takes more of them.
-WARMUP_CLASSICAL, WARMUP_FAST = 1000, 5000
-THIN, THIN_FAST, FAST = 10, 50, ("packed", "bit-planes")
+# Sweeps from one draw to the next, so many that measuring costs less than a tenth of the time: more of them for
+# kernels that move many spins at once. And sweeps before the first draw.
+THIN, THIN_OF = 10, {"packed": 100, "bit-planes": 50, "lanes": 20}
+WARMUP_CLASSICAL, WARMUP_DRAWS = 1000, 100  # of clusters; else this many draws
+
+
+def default_thin(kernel: str) -> int:
+    """Sweeps between draws of a Markov chain moved by a kernel of `mc.engine`."""
+    return THIN_OF.get(kernel, THIN)
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Options:
 
     def settled(self, mode: str, kernel: str) -> Options:
         """The same with the sweeps of a classical mode that suit its kernel, where none were asked for."""
-        fast = kernel in FAST and mode not in SCHEDULED
-        thin = 1 if mode in CLUSTER else THIN_FAST if fast else THIN
-        warmup = WARMUP_FAST if fast else WARMUP_CLASSICAL
-        return replace(self, thin=self.thin or thin, warmup=warmup if self.warmup is None else self.warmup)
+        scheduled, clusters = mode in SCHEDULED, mode in CLUSTER
+        thin = self.thin or (1 if clusters else THIN if scheduled else default_thin(kernel))
+        warmup = WARMUP_CLASSICAL if clusters else max(WARMUP_CLASSICAL, WARMUP_DRAWS * thin)
+        return replace(self, thin=thin, warmup=warmup if self.warmup is None else self.warmup)

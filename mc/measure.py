@@ -40,7 +40,9 @@ class Probe(NamedTuple):
     n_spins: int
     magnetic: bool  # a ferromagnet on a lattice with a periodic axis: the mode of the spins is worth its time
     up: np.ndarray  # the row of bits of all spins up
-    masks: np.ndarray  # these three as in `overlaps.Planes`, no axes without a periodic one
+    masks: np.ndarray  # these five as in `overlaps.Planes`, no axes without a periodic one
+    span: np.ndarray
+    period: np.ndarray
     cosine: np.ndarray
     sine: np.ndarray
 
@@ -85,6 +87,9 @@ def record(energy, row, probe, replica, draw, stored, measured):
     if probe.magnetic:
         measured.mode[replica, draw] = lowest_mode(row, probe.up, n_spins, probe)
     if stored >= 0:
-        for site in range(n_spins):
-            bit = (row[site >> 6] >> np.uint64(site & 63)) & U1
-            measured.spins[replica, stored, site] = np.int8(2 * np.int64(bit) - 1)
+        spins = measured.spins[replica, stored]
+        for word in range(row.shape[0]):
+            bits = row[word]
+            for place in range(min(64, n_spins - 64 * word)):
+                bit = np.int8((bits >> np.uint64(place)) & U1)
+                spins[64 * word + place] = np.int8(bit + bit - np.int8(1))

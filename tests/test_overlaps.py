@@ -77,6 +77,9 @@ def test_shifted_rows_and_single_bonds_agree_on_any_graph():
         ((5, 3), (True, True)),
         ((6, 4, 6), (True, True, False)),
         ((3, 70), (False, True)),
+        ((4, 128), (False, True)),
+        ((16, 16, 16), (True, True, True)),
+        ((6, 96), (True, True)),
         ((70, 3), (True, False)),
     ],
 )

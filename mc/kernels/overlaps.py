@@ -17,6 +17,7 @@ from mc.kernels.batch import pack, words
 from mc.lattice import Lattice
 
 U1, U6, U63 = np.uint64(1), np.uint64(6), np.uint64(63)
+COUNTER_BITS = 32  # binary places of a number of words
 
 
 class Links(NamedTuple):
@@ -35,6 +36,8 @@ class Planes(NamedTuple):
     """The planes of sites whose sums make the lowest Fourier modes, and exp(2 pi i plane / L)."""
 
     masks: np.ndarray  # (axes, L, words) uint64
+    span: np.ndarray  # (axes, L, 2) int64: the first word of a plane and the one after its last
+    period: np.ndarray  # (axes,) int64: after how many words the masks repeat, fewer than there are; 0 if never
     cosine: np.ndarray  # (L,) float64
     sine: np.ndarray  # (L,) float64
 
@@ -78,7 +81,15 @@ def planes(lattice: Lattice) -> Planes:
     """`plane_masks` with the phases, for `lowest_mode`."""
     masks = plane_masks(lattice)
     angle = 2.0 * np.pi * np.arange(masks.shape[1]) / max(masks.shape[1], 1)
-    return Planes(masks, np.cos(angle), np.sin(angle))
+    there = masks != 0
+    span = np.stack([there.argmax(axis=-1), there.shape[-1] - there[..., ::-1].argmax(axis=-1)], axis=-1)
+    period = np.array([repeats_after(one) for one in masks], np.int64)
+    return Planes(masks, span, period, np.cos(angle), np.sin(angle))
+
+
+def repeats_after(masks: np.ndarray) -> int:
+    """The smallest number of words after which all masks (L, words) repeat, at most half of the words; 0 if none."""
+    return next((p for p in range(1, masks.shape[1] // 2 + 1) if (masks[:, p:] == masks[:, :-p]).all()), 0)
 
 
 def all_up(n_spins: int) -> np.ndarray:
@@ -140,6 +151,26 @@ def link_overlap(row_a, row_b, bonds):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def count_columns(row_a, row_b, columns):
+    """How often each bit differs in every P-th word of two rows, as binary places: columns (P, places), zeros before.
+
+    Returns the number of places in use.
+    """
+    used, at = 1, 0
+    for word in range(row_a.shape[0]):
+        carry = row_a[word] ^ row_b[word]
+        place = 0
+        while carry:
+            both = columns[at, place] & carry
+            columns[at, place] ^= carry
+            carry = both
+            place += 1
+        used = max(used, place)
+        at = at + 1 if at + 1 < columns.shape[0] else 0
+    return used
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def lowest_mode(row_a, row_b, n_spins, normal):
     """|q(k)|^2 = |sum_x q_x exp(i k x)|^2 / N^2 at k = 2 pi / L along an axis, mean over the axes of normal: Planes.
 
@@ -147,11 +178,21 @@ def lowest_mode(row_a, row_b, n_spins, normal):
     """
     total = 0.0
     for axis in range(normal.masks.shape[0]):
+        period, used = normal.period[axis], 0
+        columns = np.zeros((period, COUNTER_BITS), np.uint64)
+        if period > 0:
+            used = count_columns(row_a, row_b, columns)
         real, imaginary = 0.0, 0.0
         for plane in range(normal.masks.shape[1]):
             unlike = 0
-            for word in range(row_a.shape[0]):
-                unlike += popcount((row_a[word] ^ row_b[word]) & normal.masks[axis, plane, word])
+            if period > 0:
+                for word in range(period):
+                    mask = normal.masks[axis, plane, word]
+                    for place in range(used if mask else 0):
+                        unlike += popcount(columns[word, place] & mask) << place
+            else:
+                for word in range(normal.span[axis, plane, 0], normal.span[axis, plane, 1]):
+                    unlike += popcount((row_a[word] ^ row_b[word]) & normal.masks[axis, plane, word])
             real += unlike * normal.cosine[plane]
             imaginary += unlike * normal.sine[plane]
         total += real * real + imaginary * imaginary
