@@ -80,7 +80,8 @@ def afterwards(driver: Driver) -> list[str]:
 
 
 def found(driver: Driver) -> dict[str, Any]:
-    """Diagnostics that the chain file does not have already."""
+    """Diagnostics that cannot be read off the draws."""
+    lowest = {"lowest_energy": driver.lowest.energy} if np.isfinite(driver.lowest.energy) else {}
     if isinstance(driver, TemperingDriver):
-        return {"round_trips": float(driver.round_trips.sum())}
-    return {}
+        return lowest | {"round_trips": float(driver.round_trips.sum())}
+    return lowest

@@ -30,13 +30,14 @@ EXACT_SECONDS = 5.0  # exact values are "at hand" when those of all betas togeth
 class Results:
     """observables: {name: one Estimate a beta}; diagnostics: {name: one number a beta, or one number}.
 
-    equilibrated: one verdict a beta, of the modes that have one.
+    equilibrated: one verdict a beta, of the modes that have one. lowest_state: spins (N,) int8 of the lowest energy.
     """
 
     betas: np.ndarray
     observables: dict[str, list[Estimate]] = field(default_factory=dict)
     diagnostics: dict[str, Any] = field(default_factory=dict)
     equilibrated: list[Verdict] = field(default_factory=list)
+    lowest_state: np.ndarray | None = None
 
 
 def opened(path: str | os.PathLike) -> Chain:
@@ -59,6 +60,9 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
         length = smallest_mode_length(hamiltonian)
         results.observables = summarize(posterior, chain.n_spins, chain.betas, log_weight, length)
         results.diagnostics["lowest_energy"] = float(posterior["energy"].min())
+        if "lowest_state" in chain.diagnostics:  # also from the warm-up
+            results.lowest_state = chain.diagnostics["lowest_state"]
+            results.diagnostics["lowest_energy"] = float(hamiltonian.energy(results.lowest_state))
         if "accepted" in stats:
             results.diagnostics["acceptance"] = stats["accepted"].mean(axis=(0, 1)).tolist()
         if "swap_accepted" in stats:
@@ -85,7 +89,8 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
         log_z, error = np.array(results.diagnostics["log_z"]), np.array(results.diagnostics["log_z_error"])
         with np.errstate(divide="ignore", invalid="ignore"):
             results.diagnostics["log_z_sigma"] = ((log_z - results.diagnostics["log_z_exact"]) / error).tolist()
-    stored = {name: _plain(value) for name, value in chain.diagnostics.items() if name not in results.diagnostics}
+    known = {*results.diagnostics, "lowest_state"}
+    stored = {name: _plain(value) for name, value in chain.diagnostics.items() if name not in known}
     results.diagnostics |= stored | (extra or {})
     return results
 
@@ -177,9 +182,9 @@ def store(writer: ChainWriter, results: Results) -> None:
     for name, estimates in results.observables.items():
         columns = {column: np.array([getattr(e, column) for e in estimates]) for column in COLUMNS}
         writer.set_group(f"observables/{name}", columns)
-    writer.set_group(
-        "diagnostics", {name: np.asarray(value, np.float64) for name, value in results.diagnostics.items()}
-    )
+    numbers = {name: np.asarray(value, np.float64) for name, value in results.diagnostics.items()}
+    state = {} if results.lowest_state is None else {"lowest_state": (("site",), results.lowest_state)}
+    writer.set_group("diagnostics", numbers | state)
 
 
 def as_json(command: str, chain: Chain, results: Results, seconds: dict[str, float]) -> str:

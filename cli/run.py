@@ -204,6 +204,7 @@ def sample(work: Run, driver: Driver, writer: ChainWriter, stop: Stopper) -> Non
     work.seconds["sample"] += time.process_time() - clock
     if is_classical:
         work.extra |= classical.found(driver)
+        work.lowest_state = driver.lowest.spins
         for line in classical.afterwards(driver):
             screen.say(line)
 
@@ -220,6 +221,8 @@ def finish(work: Run, writer: ChainWriter, stop: Stopper) -> int:
     options, screen = work.options, work.screen
     complete = writer.committed_draws >= options.draws and not (work.mode == "train" and stop.interrupted)
     results = analyse(opened(work.out), work.extra)
+    if work.lowest_state is not None:
+        results.lowest_state = work.lowest_state
     if options.check and work.samplers and not stop.interrupted:
         from cli.neural_run import add_check
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cli.arguments import Target
 from cli.options import Options
 from cli.output import Screen
@@ -17,7 +19,8 @@ class Run:
     """One run while it goes on: what was asked, where it writes, and what its parts cost.
 
     given: the settings of the command line; settings: these and the defaults of the others, where they act.
-    there: the chain file that is there already. plan, environments, samplers: of the neural modes. extra:
+    there: the chain file that is there already. lowest_state: spins of the lowest energy of a classical run. plan,
+    environments, samplers: of the neural modes. extra:
     diagnostics that are not in the chain.
     """
 
@@ -37,6 +40,7 @@ class Run:
     plan: Any = None
     environments: Any = None
     samplers: list[Any] = field(default_factory=list)
+    lowest_state: np.ndarray | None = None
     out_said: bool = False
 
     def say_out(self) -> None:

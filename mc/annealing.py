@@ -11,7 +11,7 @@ import numpy as np
 from mc.engine import Engine
 from mc.hamiltonian import Hamiltonian
 from mc.kernels.local_field import kernel_arrays, typical_fields
-from mc.measure import kept_draws, posterior_axes, probe, room
+from mc.measure import kept_draws, no_record, posterior_axes, probe, room
 from mc.simulate import (
     INITIAL_STREAMS,
     REPLICA_STREAMS,
@@ -76,6 +76,7 @@ class AnnealingDriver:
         self._rows = self.engine.rows()
         self._before = self._streams()
         self._made: Block | None = None  # the draws that are being handed out
+        self.lowest = no_record(hamiltonian.n_spins)
         self._draw = 0
 
     def warm_up(self, n_sweeps: int) -> None:
@@ -106,7 +107,8 @@ class AnnealingDriver:
         """Streams as they were before the anneals that are being handed out, and the number of draws made."""
         unfinished = self._made is not None
         streams = self._before if unfinished else self._streams()
-        return {**{name: array.copy() for name, array in streams.items()}, "draw": np.array(self._draw, np.int64)}
+        streams = {name: array.copy() for name, array in streams.items()}
+        return streams | self.lowest.state() | {"draw": np.array(self._draw, np.int64)}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Continue from `state()` of a driver with the same arguments; ValueError when shapes differ."""
@@ -115,6 +117,7 @@ class AnnealingDriver:
         self.engine.batch.streams[...] = state["streams"]
         self._initial[...] = state["initial"]
         self._before = self._streams()
+        self.lowest.restore(state)
         self._made = self._anneal() if self._draw % self._wide else None
 
     def _streams(self) -> dict[str, np.ndarray]:
@@ -145,6 +148,7 @@ class AnnealingDriver:
             measured = room(replicas, 1, 1 if self.spins_every else 0, n_spins)
             every = 1 if self.spins_every else 0
             run_draws(engine.batch, engine.seats(), self._probe, self._rows, 0, self.thin, every, measured)
+            self.lowest.update(measured)
             steps.append(measured)
         shape = (self.n_chains, self._wide, n_betas)
         by_beta = {

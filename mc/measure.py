@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from mc.hamiltonian import Hamiltonian
+from mc.kernels.batch import unpack, words
 from mc.kernels.overlaps import all_up, lowest_mode, magnetization, planes
 from mc.lattice import Lattice
 
@@ -26,12 +28,41 @@ class Measured(NamedTuple):
     mode: np.ndarray
     accepted: np.ndarray
     spins: np.ndarray  # (replica, stored draw, N) int8
+    lowest: np.ndarray  # (replica,) float64: the lowest energy, and
+    lowest_row: np.ndarray  # (replica, words) uint64: its state as a row of bits
+
+
+@dataclass
+class Record:
+    """The lowest energy a driver has measured, and its state (N,) int8."""
+
+    energy: float
+    spins: np.ndarray
+
+    def update(self, measured: Measured) -> None:
+        """Take over what a compiled loop found, if it is lower."""
+        best = int(measured.lowest.argmin())
+        if measured.lowest[best] < self.energy:
+            self.energy = float(measured.lowest[best])
+            self.spins = unpack(measured.lowest_row[best], len(self.spins))
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"lowest_energy": np.array(self.energy), "lowest_spins": self.spins.copy()}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.energy, self.spins = float(state["lowest_energy"]), state["lowest_spins"]
+
+
+def no_record(n_spins: int) -> Record:
+    """The record before the first measurement."""
+    return Record(np.inf, np.ones(n_spins, np.int8))
 
 
 def room(n_replicas: int, n_draws: int, n_kept: int, n_spins: int) -> Measured:
     """Empty series for n_draws draws of some replicas, n_kept of them with their spins."""
     series = [np.zeros((n_replicas, n_draws)) for _ in range(4)]
-    return Measured(*series, np.zeros((n_replicas, n_kept, n_spins), np.int8))
+    spins, rows = np.zeros((n_replicas, n_kept, n_spins), np.int8), np.zeros((n_replicas, words(n_spins)), np.uint64)
+    return Measured(*series, spins, np.full(n_replicas, np.inf), rows)
 
 
 class Probe(NamedTuple):
@@ -83,6 +114,9 @@ def record(energy, row, probe, replica, draw, stored, measured):
     """Put down a draw of a replica but `accepted`; its row of bits is kept at `stored` unless that is negative."""
     n_spins = probe.n_spins
     measured.energy[replica, draw] = energy
+    if energy < measured.lowest[replica]:
+        measured.lowest[replica] = energy
+        measured.lowest_row[replica] = row
     measured.magnetization[replica, draw] = magnetization(row, n_spins)
     if probe.magnetic:
         measured.mode[replica, draw] = lowest_mode(row, probe.up, n_spins, probe)

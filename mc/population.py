@@ -13,7 +13,7 @@ import numpy as np
 from mc.engine import Engine
 from mc.hamiltonian import Hamiltonian
 from mc.kernels.batch import load_all, store_all, unpack, words
-from mc.measure import kept_draws, posterior_axes, probe, room
+from mc.measure import kept_draws, no_record, posterior_axes, probe, room
 from mc.simulate import (
     INITIAL_STREAMS,
     REPLICA_STREAMS,
@@ -88,6 +88,7 @@ class PopulationDriver:
                 for chain in range(self.n_chains)
             ]
         )
+        self.lowest = no_record(hamiltonian.n_spins)
         self._steps = 0
         self._draw = 0
 
@@ -117,6 +118,7 @@ class PopulationDriver:
         """The population, its streams, all that was measured of it, and numbers of steps and draws made."""
         return (
             self.engine.state()
+            | self.lowest.state()
             | {name: values.copy() for name, values in self._series.items()}
             | {
                 "family": self._family.copy(),
@@ -135,6 +137,7 @@ class PopulationDriver:
         self._steps, self._draw = int(state["steps"]), int(state["draw"])
         self.engine.set_betas(self.betas[max(self._steps - 1, 0)])
         self.engine.restore(state)
+        self.lowest.restore(state)
 
     def _step(self) -> None:
         """Resample for the next beta, sweep there, and measure everybody."""
@@ -153,6 +156,7 @@ class PopulationDriver:
         kept = kept_draws(0, self.population, self.spins_every)
         measured = room(engine.lanes.size, 1, 0, self.hamiltonian.n_spins)
         run_draws(engine.batch, engine.seats(), self._probe, self._rows, 0, self.thin, 0, measured)
+        self.lowest.update(measured)
         for name, values in self._series.items():
             values[:, :, k] = getattr(measured, name).reshape(shape)
         self._kept[:, :, k] = self._rows.reshape(-1, self._rows.shape[-1])[engine.lanes[:, kept]]

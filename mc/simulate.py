@@ -16,7 +16,7 @@ from mc.engine import Engine
 from mc.hamiltonian import Hamiltonian
 from mc.kernels.batch import measure, store, sweep
 from mc.kernels.random_streams import next_uint64, streams
-from mc.measure import Measured, kept_draws, place_of_spins, posterior_axes, probe, record, room
+from mc.measure import Measured, kept_draws, no_record, place_of_spins, posterior_axes, probe, record, room
 
 RULES = ("metropolis", "heatbath", "wolff", "swendsen-wang")
 REPLICA_STREAMS, SWAP_STREAMS, INITIAL_STREAMS = 0, 1, 3  # uses of one seed; 2 is that of neural chains
@@ -105,6 +105,7 @@ class LocalDriver:
         self.stat_names = ("accepted",)
         self._rows = self.engine.rows()
         self._clusters = np.ones(len(self.betas), np.int64)
+        self.lowest = no_record(hamiltonian.n_spins)
         self._draw = 0
 
     def warm_up(self, n_sweeps: int) -> None:
@@ -125,7 +126,8 @@ class LocalDriver:
         measured = self._run(n_draws, self.thin, self.spins_every)
         stored = kept_draws(self._draw, n_draws, self.spins_every)
         self._draw += n_draws
-        by_chain = {name: self._by_chain(values) for name, values in measured._asdict().items()}
+        names = ("energy", "magnetization", "mode", "accepted", "spins")
+        by_chain = {name: self._by_chain(getattr(measured, name)) for name in names}
         posterior = {"energy": by_chain["energy"], "magnetization": by_chain["magnetization"]}
         if self._probe.magnetic:
             posterior["magnetization_k2"] = by_chain["mode"]
@@ -134,17 +136,22 @@ class LocalDriver:
     def state(self) -> dict[str, np.ndarray]:
         """spins (chain, beta, N) int8, streams of the kernel, clusters_per_sweep (beta,), draw ()."""
         state = self.engine.state()
-        return state | {
-            "spins": state["spins"].reshape(*self._shape, -1),
-            "clusters_per_sweep": self._clusters.copy(),
-            "draw": np.array(self._draw, np.int64),
-        }
+        return (
+            state
+            | self.lowest.state()
+            | {
+                "spins": state["spins"].reshape(*self._shape, -1),
+                "clusters_per_sweep": self._clusters.copy(),
+                "draw": np.array(self._draw, np.int64),
+            }
+        )
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Continue from `state()` of a driver with the same arguments; ValueError when shapes differ."""
         state = checked_state(state, self.state())
         state["spins"] = state["spins"].reshape(-1, 1, self.hamiltonian.n_spins)
         self.engine.restore(state)
+        self.lowest.restore(state)
         self._clusters, self._draw = state["clusters_per_sweep"], int(state["draw"])
 
     def _run(self, n_draws: int, thin: int, spins_every: int) -> Measured:
@@ -155,6 +162,7 @@ class LocalDriver:
             self.engine.batch.clusters[self.engine.lanes.ravel()] = np.tile(self._clusters, self.n_chains)
         place = (self._draw, thin, spins_every)
         run_draws(self.engine.batch, self.engine.seats(), self._probe, self._rows, *place, measured)
+        self.lowest.update(measured)
         return measured
 
     def _by_chain(self, values: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from mc.kernels.local_field import kernel_arrays
 from mc.kernels.overlaps import links
 from mc.kernels.random_streams import streams
 from mc.ladder import tuned_betas
-from mc.measure import Measured, has_modes, kept_draws, posterior_axes, probe, room
+from mc.measure import Measured, has_modes, kept_draws, no_record, posterior_axes, probe, room
 from mc.simulate import (
     INITIAL_STREAMS,
     REPLICA_STREAMS,
@@ -118,6 +118,7 @@ class TemperingDriver:
         self._minority = np.full(n_betas, np.nan)  # fraction of q = -1 sites, a running mean over the warm-up
         self._rejected = np.zeros((2, n_betas), np.int64)  # swaps accepted and tried since the betas were tuned
         self._next_tuning = FIRST_TUNING
+        self.lowest = no_record(n_spins)
         self._round = 0
         self._draw = 0
 
@@ -151,7 +152,8 @@ class TemperingDriver:
         stored = kept_draws(self._draw, n_draws, self.spins_every)
         self._draw += n_draws
         swap_accepted = np.divide(accepted, tried, out=np.full(tried.shape, np.nan), where=tried > 0)
-        by_beta = {name: self._by_chain(values) for name, values in measured._asdict().items()}
+        names = ("energy", "magnetization", "mode", "accepted", "spins")
+        by_beta = {name: self._by_chain(getattr(measured, name)) for name in names}
         posterior = {"energy": by_beta["energy"], "magnetization": by_beta["magnetization"]}
         if self._probe.magnetic:
             posterior["magnetization_k2"] = by_beta["mode"]
@@ -171,18 +173,22 @@ class TemperingDriver:
         """Spins, streams and bookkeeping by (chain, replica), the betas, and numbers of rounds and draws made."""
         base = self.engine.lanes[:, :1]
         ladders = self._ladders
-        return self.engine.state() | {
-            "holder": ladders.holder.reshape(self.n_chains, -1) - base,
-            "last_end": ladders.last_end[self.engine.lanes],
-            "round_trips": ladders.round_trips[self.engine.lanes],
-            "swap_streams": ladders.streams.copy(),
-            "betas": self.betas.copy(),
-            "minority": self._minority.copy(),
-            "swaps": self._rejected.copy(),
-            "next_tuning": np.array(self._next_tuning, np.int64),
-            "round": np.array(self._round, np.int64),
-            "draw": np.array(self._draw, np.int64),
-        }
+        return (
+            self.engine.state()
+            | self.lowest.state()
+            | {
+                "holder": ladders.holder.reshape(self.n_chains, -1) - base,
+                "last_end": ladders.last_end[self.engine.lanes],
+                "round_trips": ladders.round_trips[self.engine.lanes],
+                "swap_streams": ladders.streams.copy(),
+                "betas": self.betas.copy(),
+                "minority": self._minority.copy(),
+                "swaps": self._rejected.copy(),
+                "next_tuning": np.array(self._next_tuning, np.int64),
+                "round": np.array(self._round, np.int64),
+                "draw": np.array(self._draw, np.int64),
+            }
+        )
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Continue from `state()` of a driver with the same arguments; ValueError when shapes differ."""
@@ -199,6 +205,7 @@ class TemperingDriver:
         self._next_tuning, self._round, self._draw = (int(state[name]) for name in ("next_tuning", "round", "draw"))
         self._seat()
         self.engine.restore(state)
+        self.lowest.restore(state)
 
     def _by_beta(self) -> tuple[int, ...]:
         """Axes of what each replica has, in a block: (chain, beta) or (chain, beta, replica)."""
@@ -253,5 +260,6 @@ class TemperingDriver:
         rounds = rounds_by_group if whole else rounds_by_unit
         tables = (self._graph, self._probe, self._links)
         rounds(engine.batch, self._ladders, *tables, schedule, *groups, self._rows, measured, overlaps, *counts)
+        self.lowest.update(measured)
         self._round += n_draws * thin
         return measured, overlaps, *counts

@@ -17,6 +17,8 @@ def test_finds_the_enumerated_ground_state_and_reports_its_energy():
         assert block.posterior["energy"].min() == pytest.approx(lowest, abs=1e-9)
         assert (block.posterior["energy"][:, :, -1] <= lowest + 1e-9).mean() > 0.15
         assert block.posterior["energy"] == pytest.approx(hamiltonian.energy(block.spins), abs=1e-9)
+        assert driver.lowest.energy == pytest.approx(lowest, abs=1e-9)
+        assert hamiltonian.energy(driver.lowest.spins) == pytest.approx(lowest, abs=1e-9)
 
 
 @pytest.mark.statistical

@@ -118,6 +118,8 @@ def test_restored_in_the_warm_up_and_later_it_goes_on_bit_for_bit(J):
         assert np.array_equal(values, np.concatenate([first.posterior[name], rest.posterior[name]], axis=1))
     assert np.array_equal(long.spins, np.concatenate([first.spins, rest.spins], axis=1))
     assert (third.round_trips == whole.round_trips).all()
+    assert third.lowest.energy == whole.lowest.energy <= long.posterior["energy"].min()
+    assert whole.hamiltonian.energy(whole.lowest.spins) == pytest.approx(whole.lowest.energy)
 
 
 def test_start_from_spins_of_every_replica():
