@@ -20,8 +20,7 @@ class Run:
 
     given: the settings of the command line; settings: these and the defaults of the others, where they act.
     there: the chain file that is there already. lowest_state: spins of the lowest energy of a classical run. plan,
-    environments, samplers: of the neural modes. extra:
-    diagnostics that are not in the chain.
+    environments, samplers: of the neural modes. extra: diagnostics that are not in the chain.
     """
 
     command: str
