@@ -12,7 +12,7 @@ from cli.work import Run
 from mc.annealing import AnnealingDriver
 from mc.population import PopulationDriver
 from mc.simulate import Driver, LocalDriver
-from mc.tempering import TemperingDriver
+from mc.tempering import FIRST_TUNING, TemperingDriver
 
 
 def classical_driver(work: Run) -> Driver:
@@ -29,6 +29,10 @@ def classical_driver(work: Run) -> Driver:
     if mode == "pt":
         if len(betas) < 2:
             raise ValueError("mode pt: at least two temperatures are needed, such as beta=0.1:1:10")
+        if settings["ladder"] == "tuned" and options.warmup is not None and options.warmup < FIRST_TUNING:
+            raise ValueError(
+                f"ladder=tuned: the betas are tuned in the warm-up; give --warmup {FIRST_TUNING} or more"
+            )
         return TemperingDriver(
             hamiltonian, betas, replicas=settings["replicas"], houdayer=settings["houdayer"] == "auto",
             tuned=settings["ladder"] == "tuned", **common,
@@ -44,6 +48,9 @@ def initial(work: Run) -> str | np.ndarray:
     init = work.settings["init"]
     if init in ("random", "up"):
         return init
+    there = work.there
+    if there is not None and not work.options.restart and there.state():
+        return "random"  # the run goes on from its own state
     try:
         chain = opened(init)
     except UserError as error:
@@ -69,13 +76,16 @@ def afterwards(driver: Driver) -> list[str]:
     """What the run found out about its own moves."""
     lines = []
     if isinstance(driver, TemperingDriver):
+        if driver.tuned:
+            lines.append(f"tuned betas: {', '.join(f'{beta:.6g}' for beta in driver.betas)}")
         if driver.houdayer:
             moved = driver.betas[driver.clusters]
             where = f"at beta {', '.join(f'{beta:.6g}' for beta in moved)}" if len(moved) else "at no beta"
-            lines.append(
-                f"Houdayer moves: {where}; skipped where the warm-up saw a minority of 0.3 or more of the sites"
-            )
-        lines.append(f"round trips: {driver.round_trips.sum()} of {driver.round_trips.size} replicas")
+            why = "skipped where the warm-up saw a minority of 0.3 or more of the sites"
+            if not driver.was_watched:
+                why = "where they help is seen in the warm-up, and there was none"
+            lines.append(f"Houdayer moves: {where}; {why}")
+        lines.append(f"round trips: {driver.round_trips.sum()}, by {driver.round_trips.size} replicas")
     return lines
 
 

@@ -46,8 +46,12 @@ def ratios(there: Ensemble, hamiltonian: Hamiltonian) -> list[str]:
     for b, beta in enumerate(there.summary.betas):
         line = f"{beta:>10.6g}{'':13}"
         for function, series in functions.values():
-            mean, error = jackknife(function, {name: value[:, b, None] for name, value in series.items()}, samples)
-            line += f"{mean:>15.6g}{error:>10.2g}"
+            values_here = {name: value[:, b, None] for name, value in series.items()}
+            try:
+                mean, error = jackknife(function, values_here, samples)
+                line += f"{mean:>15.6g}{error:>10.2g}"
+            except (ValueError, ZeroDivisionError):  # no correlation beyond the noise, or a sample without overlap
+                line += f"{'-':>15}{'-':>10}"
         lines.append(line)
     return lines
 

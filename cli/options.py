@@ -9,6 +9,7 @@ from cli.errors import UserError
 from cli.settings import CLASSICAL, CLUSTER, NEURAL, SCHEDULED
 
 # Options that somebody may write as draws=100.
+MOST_COUNT, MOST_CHAINS = 10**12, 10**6
 NAMES = ("mode", "out", "draws", "chains", "warmup", "thin", "rng-seed", "checkpoint", "device", "time-limit",
          "scheduler")  # fmt: skip
 DEVICES = ("auto", "cpu", "cuda")
@@ -45,11 +46,14 @@ class Options:
 
     def check_values(self) -> None:
         """UserError naming the option whose value cannot be."""
-        for option, value in (("--draws", self.draws), ("--chains", self.chains), ("--thin", self.thin)):
-            if value is not None and value < 1:
-                raise UserError(f"{option} {value}: an integer of at least 1 is needed")
-        if self.warmup is not None and self.warmup < 0:
-            raise UserError(f"--warmup {self.warmup}: an integer of at least 0 is needed")
+        counts = (("--draws", self.draws, 1), ("--chains", self.chains, 1), ("--thin", self.thin, 1),
+                  ("--warmup", self.warmup, 0))  # fmt: skip
+        for option, value, least in counts:
+            if value is not None and value < least:
+                raise UserError(f"{option} {value}: an integer of at least {least} is needed")
+            most = MOST_CHAINS if option == "--chains" else MOST_COUNT
+            if value is not None and value > most:
+                raise UserError(f"{option} {value}: an integer of at most {most} is needed")
         if not 0 <= self.rng_seed < 2**63:
             raise UserError(f"--rng-seed {self.rng_seed}: an integer from 0 to 2^63 - 1 is needed")
         if self.time_limit is not None and not self.time_limit > 0:

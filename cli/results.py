@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from mc.equilibration import Verdict, equilibrated
 from mc.exact import exact_or_none
 from mc.hamiltonian import Hamiltonian
 from mc.observables import summarize
-from mc.population import family_entropy, mean_square_family_size
+from mc.population import family_entropy, mean_square_family_size, population_error
+from mc.spin_glass import OverlapDistribution, overlap_distribution
 from mc.statistics import Estimate, longest_rejection
 from mc.stepping_stone import stepping_stones
 from mc.weighted import effective_sample_size, log_mean_weight
 
 COLUMNS = ("mean", "error", "tau_int", "n_eff", "r_hat")
+LARGEST_OVERLAP_GRID = 10_000  # spins up to which P(q) is kept
 POOR_OVERLAP = "neighbouring temperatures hardly overlap: use more of them, or ladder=tuned"
 EXACT_SECONDS = 5.0  # exact values are "at hand" when those of all betas together are estimated to take less
 
@@ -31,6 +33,7 @@ class Results:
     """observables: {name: one Estimate a beta}; diagnostics: {name: one number a beta, or one number}.
 
     equilibrated: one verdict a beta, of the modes that have one. lowest_state: spins (N,) int8 of the lowest energy.
+    overlaps: P(q) of every beta, where there are overlaps.
     """
 
     betas: np.ndarray
@@ -38,6 +41,7 @@ class Results:
     diagnostics: dict[str, Any] = field(default_factory=dict)
     equilibrated: list[Verdict] = field(default_factory=list)
     lowest_state: np.ndarray | None = None
+    overlaps: list[OverlapDistribution] = field(default_factory=list)
 
 
 def opened(path: str | os.PathLike) -> Chain:
@@ -63,6 +67,12 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
         if "lowest_state" in chain.diagnostics:  # also from the warm-up
             results.lowest_state = chain.diagnostics["lowest_state"]
             results.diagnostics["lowest_energy"] = float(hamiltonian.energy(results.lowest_state))
+        if "overlap" in posterior and chain.n_spins <= LARGEST_OVERLAP_GRID:
+            symmetric = hamiltonian.is_z2_symmetric
+            results.overlaps = [
+                overlap_distribution(as_chains(posterior["overlap"])[:, :, b], chain.n_spins, symmetric)
+                for b in range(len(chain.betas))
+            ]
         if "accepted" in stats:
             results.diagnostics["acceptance"] = stats["accepted"].mean(axis=(0, 1)).tolist()
         if "swap_accepted" in stats:
@@ -71,9 +81,7 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
             rates = np.where(tried, swaps, 0.0).sum((0, 1)) / np.maximum(tried.sum((0, 1)), 1)
             results.diagnostics["swap_acceptance"] = rates.tolist()
         if chain.mode in ("pt", "population") and len(chain.betas) > 1:
-            _ladder(results, posterior["energy"], chain.n_spins)
-        if "family" in stats:
-            _families(results, stats["family"])
+            _ladder(results, posterior["energy"], chain.n_spins, stats.get("family"))
         if chain.mode in ("metropolis", "heatbath", "wolff", "swendsen-wang", "pt"):
             results.equilibrated = _equilibrated(posterior)
         name = "log_weight_proposed" if "log_weight_proposed" in stats else "log_weight"
@@ -88,7 +96,8 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
     if "log_z" in results.diagnostics:
         log_z, error = np.array(results.diagnostics["log_z"]), np.array(results.diagnostics["log_z_error"])
         with np.errstate(divide="ignore", invalid="ignore"):
-            results.diagnostics["log_z_sigma"] = ((log_z - results.diagnostics["log_z_exact"]) / error).tolist()
+            off = (log_z - results.diagnostics["log_z_exact"]) / error
+        results.diagnostics["log_z_sigma"] = np.where(error > 0, off, np.nan).tolist()  # known exactly at beta = 0
     known = {*results.diagnostics, "lowest_state"}
     stored = {name: _plain(value) for name, value in chain.diagnostics.items() if name not in known}
     results.diagnostics |= stored | (extra or {})
@@ -102,14 +111,21 @@ def smallest_mode_length(hamiltonian: Hamiltonian) -> int | None:
     return max(wrapped, default=None)
 
 
-def _ladder(results: Results, energy: np.ndarray, n_spins: int) -> None:
+def _ladder(results: Results, energy: np.ndarray, n_spins: int, family: np.ndarray | None) -> None:
     """ln Z and entropy along a ladder, by stepping stones; differences only where it does not hold beta = 0.
 
-    Several replicas of a chain (chain, draw, beta, replica) count as chains.
+    Several replicas of a chain (chain, draw, beta, replica) count as chains. family: of a population, (chain, member,
+    beta). Its members are not the same from beta to beta, so that the covariance of its steps, which is that of
+    families, is not seen draw by draw: errors are then at least those of `population_error`.
     """
-    if energy.ndim > 3:
-        energy = np.moveaxis(energy, -1, 1).reshape(-1, *energy.shape[1:3])
+    energy = as_chains(energy)
     stones = stepping_stones(energy, results.betas, n_spins)
+    if family is not None:
+        _families(results, family)
+        least = population_error(energy, results.betas, family)
+        stones = replace(
+            stones, error=np.maximum(stones.error, least), entropy_error=np.maximum(stones.entropy_error, least)
+        )
     name = "log_z" if stones.absolute else "log_z_rise"
     results.diagnostics |= {name: stones.log_z.tolist(), f"{name}_error": stones.error.tolist(),
                             "log_z_gap": stones.gap.tolist()}  # fmt: skip
@@ -122,6 +138,11 @@ def _ladder(results: Results, energy: np.ndarray, n_spins: int) -> None:
                 Estimate(float(value), float(error), n_draws=energy[..., 0].size, status=status, advice=POOR_OVERLAP)
                 for value, error, status in zip(values, errors, stones.status, strict=True)
             ]
+
+
+def as_chains(values: np.ndarray) -> np.ndarray:
+    """(chain, draw, beta, replica) with replicas, or pairs, as further chains: (chain * replica, draw, beta)."""
+    return np.moveaxis(values, -1, 1).reshape(-1, *values.shape[1:3]) if values.ndim > 3 else values
 
 
 def _families(results: Results, family: np.ndarray) -> None:
@@ -182,6 +203,14 @@ def store(writer: ChainWriter, results: Results) -> None:
     for name, estimates in results.observables.items():
         columns = {column: np.array([getattr(e, column) for e in estimates]) for column in COLUMNS}
         writer.set_group(f"observables/{name}", columns)
+    if results.overlaps:
+        stacked = {
+            name: np.stack([getattr(one, name) for one in results.overlaps]) for name in ("probability", "error")
+        }
+        columns = {"mean": stacked["probability"], "error": stacked["error"]}
+        columns["r_hat"] = np.full(columns["mean"].shape, np.nan)
+        arrays = {name: (("beta", "q"), values) for name, values in columns.items()}
+        writer.set_group("observables/overlap_distribution", {"q": (("q",), results.overlaps[0].q), **arrays})
     numbers = {name: np.asarray(value, np.float64) for name, value in results.diagnostics.items()}
     state = {} if results.lowest_state is None else {"lowest_state": (("site",), results.lowest_state)}
     writer.set_group("diagnostics", numbers | state)

@@ -109,7 +109,7 @@ def check_before_work(work: Run) -> Driver | None:
 def configuration(work: Run) -> dict[str, Any]:
     """All that decides the draws, as JSON types."""
     target, options = work.target, work.options
-    outside = ("net", "train", "patch", "prior", "target_ess")  # resolved in the plan
+    outside = ("net", "train", "patch", "prior", "target_ess", "kernel")  # resolved: in the plan, by the engine
     settings = {key: value for key, value in work.settings.items() if key.split(".")[0] not in outside}
     if work.mode == "population":  # its size is no number of draws that could grow
         settings["population"] = options.draws
@@ -212,8 +212,13 @@ def sample(work: Run, driver: Driver, writer: ChainWriter, stop: Stopper) -> Non
 def compile_driver(driver: Driver) -> None:
     """One draw that is taken back: Numba compiles, which is not counted as work."""
     state = driver.state()
+    thin = getattr(driver, "thin", None)
+    if thin is not None:
+        driver.thin = 1
     driver.block(1)
     driver.restore(state)
+    if thin is not None:
+        driver.thin = thin
 
 
 def finish(work: Run, writer: ChainWriter, stop: Stopper) -> int:

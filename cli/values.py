@@ -10,7 +10,7 @@ from typing import Any
 from cli.errors import UserError, closest
 
 COUPLINGS = ("bimodal", "gaussian", "ferro")
-LARGEST_SIZE = 10**6
+LARGEST_SIZE, LARGEST_INTEGER = 10**6, 2**63 - 1
 MOST_BETAS = 10_000
 
 
@@ -18,6 +18,8 @@ def integer(key: str, text: str, least: int) -> int:
     """An integer of at least `least`."""
     if not re.fullmatch(r"[+-]?\d+", text) or int(text) < least:
         raise UserError(f"{key}={text}: an integer of at least {least} is needed")
+    if int(text) > LARGEST_INTEGER:
+        raise UserError(f"{key}={text}: an integer of at most {LARGEST_INTEGER} is needed")
     return int(text)
 
 

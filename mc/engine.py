@@ -33,6 +33,9 @@ def choose(hamiltonian: Hamiltonian, rule: str, n_replicas: int, kernel: str = "
     if kernel != "auto":
         if kernel not in KERNELS:
             raise ValueError(f"kernel={kernel}: not one of auto, {', '.join(KERNELS)}")
+        rules = KERNELS[kernel].RULES
+        if rule not in rules:
+            raise ValueError(f"kernel={kernel}: it moves spins by {' or '.join(rules)} only, not by {rule}")
         refusal = KERNELS[kernel].refusal(hamiltonian, rule)
         if refusal:
             raise ValueError(f"kernel={kernel}: {refusal}")

@@ -41,7 +41,8 @@ class PopulationDriver:
     series measures how much relatives have in common. `warm_up(n)` makes n steps of the schedule, and `block` hands
     out members once all B are made; there are no draws beyond the population.
     sample_stats: `accepted`, fraction of spins flipped by the last sweep; `family`, the number of the ancestor at
-    beta = 0.
+    beta = 0. Averages over chains give every population the same weight; its estimate of Z as its weight (Wang et
+    al.) would remove what is left of the bias, which is of the order of the variance of ln Z.
 
     Raises ValueError for wrong betas and sizes; `block` does before the schedule is through, and for more draws.
     """
@@ -61,9 +62,11 @@ class PopulationDriver:
         self.hamiltonian = hamiltonian
         self.betas = checked_betas(betas)
         if len(self.betas) < 2 or self.betas[0] != 0 or (np.diff(self.betas) <= 0).any():
-            raise ValueError("betas: population annealing needs a schedule that rises from 0, such as beta=0:1:41")
+            raise ValueError("population annealing needs a schedule that rises from 0, such as beta=0:1:41")
         self.n_chains = at_least("n_chains", n_chains, 1)
-        self.population = at_least("population", population, 2)
+        self.population = population
+        if population < 2:
+            raise ValueError(f"a population of {population}: at least 2 members are needed (--draws)")
         self.thin = at_least("thin", thin, 1)
         self.spins_every = at_least("spins_every", spins_every, 0)
         self.rule = rule
@@ -194,3 +197,22 @@ def family_entropy(family: np.ndarray) -> float:
 def mean_square_family_size(family: np.ndarray) -> float:
     """rho_t = R sum nu^2, the population that stands for one independent replica (Wang et al. 2015, eq. 24)."""
     return float(len(family) * (family_sizes(family) ** 2).sum())
+
+
+def population_error(energy: np.ndarray, betas: np.ndarray, family: np.ndarray) -> np.ndarray:
+    """A safe error of ln Z at each beta, (B,), from families and from the scatter of populations.
+
+    energy, family: (chain, member, beta), betas rising from 0. The larger of sqrt(rho_t / members of all chains)
+    (Wang et al. 2015, section III) and the standard error over chains of their own ln Z, the mean weights of the
+    steps.
+    """
+    chains, members, n_betas = energy.shape
+    rho = [[mean_square_family_size(family[c, :, b]) for b in range(n_betas)] for c in range(chains)]
+    by_families = np.sqrt(np.mean(rho, axis=0) / (chains * members))
+    by_families[0] = 0.0  # ln Z = N ln 2
+    if chains == 1:
+        return by_families
+    log_weight = -np.diff(betas) * (energy[:, :, :-1] - energy[:, :, :-1].mean(axis=1, keepdims=True))
+    steps = np.log(np.exp(log_weight).mean(axis=1)) - np.diff(betas) * energy[:, :, :-1].mean(axis=1)
+    own = np.concatenate([np.zeros((chains, 1)), np.cumsum(steps, axis=1)], axis=1)
+    return np.maximum(by_families, own.std(axis=0, ddof=1) / np.sqrt(chains))

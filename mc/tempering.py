@@ -116,7 +116,7 @@ class TemperingDriver:
             self.posterior_axes |= {name: {"pair": pairs} if pairs > 1 else {} for name in names}
         self._rows = self.engine.rows()
         self._minority = np.full(n_betas, np.nan)  # fraction of q = -1 sites, a running mean over the warm-up
-        self._rejected = np.zeros((2, n_betas), np.int64)  # swaps accepted and tried since the betas were tuned
+        self._swaps = np.zeros((2, n_betas), np.int64)  # swaps accepted and tried since the betas were tuned
         self._next_tuning = FIRST_TUNING
         self.lowest = no_record(n_spins)
         self._round = 0
@@ -132,13 +132,18 @@ class TemperingDriver:
         """Where Houdayer moves are made, (beta,) bool."""
         return self.houdayer & (self._minority < MOST_MINORITY)  # NaN compares as false
 
+    @property
+    def was_watched(self) -> bool:
+        """Whether a warm-up has seen how alike the replicas are."""
+        return not np.isnan(self._minority).all()
+
     def warm_up(self, n_sweeps: int) -> None:
         """n_sweeps rounds; round trips count from then on."""
         left = n_sweeps
         while left > 0:
             some = min(left, self._next_tuning - self._round) if self.tuned else left
             _, _, accepted, tried = self._run(1, some, 0)
-            self._rejected += np.stack([accepted.sum(axis=(0, 1)), tried.sum(axis=(0, 1))])
+            self._swaps += np.stack([accepted.sum(axis=(0, 1)), tried.sum(axis=(0, 1))])
             left -= some
             if self.tuned and self._round == self._next_tuning:
                 self._tune()
@@ -183,7 +188,7 @@ class TemperingDriver:
                 "swap_streams": ladders.streams.copy(),
                 "betas": self.betas.copy(),
                 "minority": self._minority.copy(),
-                "swaps": self._rejected.copy(),
+                "swaps": self._swaps.copy(),
                 "next_tuning": np.array(self._next_tuning, np.int64),
                 "round": np.array(self._round, np.int64),
                 "draw": np.array(self._draw, np.int64),
@@ -201,7 +206,7 @@ class TemperingDriver:
         ladders.holder[...] = (holder + lanes[:, :1]).reshape(self._shape)
         ladders.last_end[lanes], ladders.round_trips[lanes] = state["last_end"], state["round_trips"]
         ladders.streams[...] = state["swap_streams"]
-        self._minority, self._rejected = state["minority"], state["swaps"]
+        self._minority, self._swaps = state["minority"], state["swaps"]
         self._next_tuning, self._round, self._draw = (int(state[name]) for name in ("next_tuning", "round", "draw"))
         self._seat()
         self.engine.restore(state)
@@ -225,9 +230,9 @@ class TemperingDriver:
         self.engine.set_betas(by_lane[self.engine.lanes])
 
     def _tune(self) -> None:
-        accepted, tried = self._rejected[:, :-1]
+        accepted, tried = self._swaps[:, :-1]
         self.betas = tuned_betas(self.betas, 1.0 - accepted / np.maximum(tried, 1))
-        self._rejected[:] = 0
+        self._swaps[:] = 0
         self._next_tuning *= 2
         self._seat()
 

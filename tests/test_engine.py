@@ -32,7 +32,7 @@ def test_a_kernel_can_be_asked_for_and_is_refused_with_a_reason():
     for kernel, rule, words in (
         ("packed", "metropolis", "two-dimensional"),
         ("dense", "metropolis", "bonds a spin"),
-        ("bit-planes", "heatbath", "not metropolis"),
+        ("bit-planes", "heatbath", "metropolis only, not by heatbath"),
         ("fastest", "metropolis", "not one of auto, packed"),
     ):
         with pytest.raises(ValueError, match=words):

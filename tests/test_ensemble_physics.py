@@ -45,6 +45,15 @@ def test_gaussian_samples_fulfil_the_identity_and_have_ratios_of_averages(nmcmc,
     assert lines[-1] in nmcmc("analyze", str(path)).out
 
 
+def test_hot_samples_without_a_correlation_length_leave_a_gap(nmcmc, tmp_path):
+    files = [str(tmp_path / f"{seed}.h5") for seed in range(3)]
+    for seed, path in enumerate(files):
+        model = ("ea3d", "L=3", f"seed={seed}", "beta=0,0.1", "replicas=2")
+        nmcmc("run", "--mode", "pt", *model, "--draws", "20", "--rng-seed", str(seed), "--out", path, "--quiet")
+    nmcmc("merge", *files, "--out", str(tmp_path / "all.h5"))
+    assert "of the averaged moments" in nmcmc("analyze", str(tmp_path / "all.h5")).out
+
+
 def test_other_samples_are_not_asked(ensemble):
     line = physics_lines(open_ensemble(ensemble("bimodal", 20)))[-1]
     assert line.startswith("energy-overlap identity: not asked (couplings are +-J")

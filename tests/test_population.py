@@ -9,6 +9,7 @@ from mc.population import (
     PopulationDriver,
     family_entropy,
     mean_square_family_size,
+    population_error,
     systematic_resampling,
 )
 from tests.enumerated import FALSE_ALARM, combined_p_value, law
@@ -44,6 +45,23 @@ def test_partition_function_and_weighted_averages_are_unbiased_for_any_populatio
             if b > 1:
                 p_values.append(stats.norm.sf(abs(off.mean()) / stats.sem(off)) * 2)
     assert combined_p_value(p_values) > FALSE_ALARM, np.round(p_values, 4)
+
+
+@pytest.mark.statistical
+def test_error_of_the_partition_function_covers_the_scatter_of_populations():
+    # One sweep a step, so that families are what counts. The scatter of ln Z of 40 populations is known to 11 %, and
+    # 0.55 is four of these errors below it; a safe error may be too large, but not by more than a factor of three.
+    hamiltonian, betas = mc.models.ea3d(L=3, seed=1), np.linspace(0.0, 1.2, 9)
+    driver = PopulationDriver(hamiltonian, betas, 40, 200, seed=3, thin=1, spins_every=0)
+    driver.warm_up(len(betas))
+    block = driver.block(200)
+    energy, family = block.posterior["energy"], block.sample_stats["family"]
+    own = np.log(np.exp(-np.diff(betas) * energy[:, :, :-1]).mean(axis=1)).sum(axis=1)
+    claimed = [population_error(energy[c : c + 1], betas, family[c : c + 1])[-1] for c in range(40)]
+    assert 0.55 * own.std(ddof=1) < np.mean(claimed) < 3 * own.std(ddof=1)
+    pooled = population_error(energy, betas, family)
+    assert pooled[0] == 0.0
+    assert pooled[-1] >= own.std(ddof=1) / np.sqrt(40) - 1e-12
 
 
 def test_systematic_resampling_rounds_every_mean_number():

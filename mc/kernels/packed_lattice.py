@@ -57,7 +57,7 @@ def refusal(hamiltonian: Hamiltonian, rule: str) -> str:
     """Why this kernel cannot run a model under a rule, "" if it can."""
     lattice = hamiltonian.lattice
     if rule not in RULES:
-        return f"rule {rule} is not metropolis"
+        return f"it moves spins by metropolis only, not by {rule}"
     if lattice is None or lattice.dimension != 2 or not all(lattice.periodic):
         return "a periodic two-dimensional lattice is needed"
     if any(side % 2 for side in lattice.shape):
