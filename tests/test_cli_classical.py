@@ -58,13 +58,13 @@ def test_a_tuned_ladder_is_in_the_file_and_stopped_anywhere_it_is_the_same(nmcmc
 
 
 def test_a_population_is_whole_or_refused(nmcmc, monkeypatch):
-    words = ("run", "--mode", "population", "sk", "N=10", "seed=1", "beta=0:1:6", "--draws", 200)
+    words = ("run", "--mode", "population", "sk", "N=10", "seed=1", "beta=0:1:6", "--draws", 40)
     run = nmcmc(*words, "--out", "a.h5", "--json")
     found = run.json["diagnostics"]
-    assert found["family_entropy"][0] == pytest.approx(np.log(200))
+    assert found["family_entropy"][0] == pytest.approx(np.log(40))
     assert found["rho_t"][0] == pytest.approx(1.0)
     assert abs(found["log_z_sigma"][-1]) < 6
-    assert "holds another run (--draws is 200, not 300)" in nmcmc(*words[:-1], 300, "--out", "a.h5", code=2).err
+    assert "holds another run (--draws is 40, not 50)" in nmcmc(*words[:-1], 50, "--out", "a.h5", code=2).err
     asked = iter(range(10**6))
     monkeypatch.setattr(cli.output.Stopper, "__call__", lambda self: next(asked) % 2 == 1)
     for _ in range(60):
