@@ -3,6 +3,7 @@
     python benchmarks/priors.py                     every row (hours); the table and benchmarks/results/priors.json
     python benchmarks/priors.py ising-32 sk         rows whose name contains one of the words
     python benchmarks/priors.py --table             the table of what was measured so far
+    python benchmarks/priors.py --classical         the last column again, with the Monte Carlo engine of today
 
 ESS and dF = ln Z - <ln w> (reverse KL, nats) from draws of the sampler; KLf = <ln p/q> (forward KL) and ess_mc =
 Z/<w> from states of Wolff or parallel tempering, which see modes that draws miss; sigma = (ln<w> - ln Z) in errors,
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 
 import mc
+from cli.options import default_thin
 from mc.equilibrium import equilibrium_driver, equilibrium_states
 from mc.exact import ExactRefused, exact
 from mc.statistics import estimate
@@ -177,7 +179,8 @@ def classical_error(row: Row, hamiltonian: mc.Hamiltonian, seconds: float) -> fl
     """Relative error of the energy from Wolff or parallel tempering in `seconds` of CPU time, warm-up included."""
     if row.name not in CLASSICAL:
         driver, _, place = equilibrium_driver(hamiltonian, row.beta, SEED)
-        driver.thin, driver.spins_every = 1, 0
+        kernel = driver.engine.kernel
+        driver.thin, driver.spins_every = 1 if kernel == "clusters" else default_thin(kernel), 0
         driver.block(1)  # compiles
         began = time.process_time()
         while time.process_time() - began < 0.2 * CLASSICAL_SECONDS:
@@ -188,6 +191,13 @@ def classical_error(row: Row, hamiltonian: mc.Hamiltonian, seconds: float) -> fl
         mean = estimate(np.concatenate(energies, 1))
         CLASSICAL[row.name] = mean.error / abs(mean.mean) * math.sqrt(time.process_time() - began)
     return CLASSICAL[row.name] / math.sqrt(seconds)
+
+
+def seconds_of(row: Row, found: dict) -> float:
+    """CPU seconds that a measured row took: to build, to fit and to draw."""
+    if row.moves:
+        return 4e-3 * found["ms"] * row.moves
+    return found["build"] + (found["fit"] or 0.0) + 1e-3 * found["ms"] * row.draws
 
 
 def block(row: Row, hamiltonian: mc.Hamiltonian) -> dict:
@@ -230,6 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--classical", action="store_true", help="measure the last column of known rows again")
     parser.add_argument("--again", action="store_true", help="also rows that are measured already")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -243,6 +254,13 @@ def main() -> None:
         return
     for row in sorted(rows(), key=lambda row: row.name):  # the samplers of a target together
         asked = not options.words or any(word in row.name for word in options.words)
+        if options.classical:
+            if asked and key_of(row) in known():
+                found = known()[key_of(row)]
+                found["classical"] = classical_error(row, row.build(), seconds_of(row, found))
+                options.results.write_text(json.dumps(known() | {key_of(row): found}, indent=1) + "\n")
+                print(f"{key_of(row)}: {found['error']:.3g}, classical {found['classical']:.3g}", flush=True)
+            continue
         if not asked or (key_of(row) in known() and not options.again):
             continue
         found = {name: None if isinstance(value, float) and not math.isfinite(value) else value
