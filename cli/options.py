@@ -16,7 +16,7 @@ DEVICES = ("auto", "cpu", "cuda")
 WARMUP_NEURAL, WARMUP_BLOCK = 100, 10  # independence steps, block moves
 # Sweeps from one draw to the next, so many that measuring costs less than a tenth of the time: more of them for
 # kernels that move many spins at once. And sweeps before the first draw.
-THIN, THIN_OF = 10, {"packed": 100, "bit-planes": 50, "lanes": 20}
+THIN, THIN_OF = 10, {"packed": 150, "bit-planes": 50, "lanes": 20}
 WARMUP_CLASSICAL, WARMUP_DRAWS = 1000, 100  # of clusters; else this many draws
 
 
