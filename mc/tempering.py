@@ -6,13 +6,12 @@ whole ladder, or several ladders of the same system side by side (`replicas`), w
 
 from __future__ import annotations
 
-import itertools
-
 import numba
 import numpy as np
 
 from mc.engine import Engine
 from mc.hamiltonian import Hamiltonian
+from mc.kernels.batch import store_all
 from mc.kernels.local_field import kernel_arrays
 from mc.kernels.overlaps import links
 from mc.kernels.random_streams import streams
@@ -29,7 +28,7 @@ from mc.simulate import (
     initial_spins,
     replica_streams,
 )
-from mc.tempering_rounds import Graph, Ladders, Overlaps, Schedule, rounds_by_group, rounds_by_unit
+from mc.tempering_rounds import Graph, Ladders, Overlaps, Schedule, minorities, rounds_by_group, rounds_by_unit
 
 FIRST_TUNING = 100  # rounds of the warm-up before the betas are tuned, then twice as many, ...
 MOST_MINORITY = 0.3  # of the sites with q = -1, where Houdayer clusters do not percolate yet
@@ -238,14 +237,8 @@ class TemperingDriver:
 
     def _watch_minority(self) -> None:
         """Mean over chains and pairs of the fraction of q = -1 sites (or +1, where the energy does not tell)."""
-        spins = self.engine.spins()
-        seats = self._ladders.holder.reshape(self.n_chains, -1) - self.engine.lanes[:, :1]
-        spins = np.take_along_axis(spins, seats[..., None], axis=1).reshape(*self._shape, -1)
-        pairs = itertools.combinations(range(self.replicas), 2)
-        fractions = np.stack([(spins[:, a] != spins[:, b]).mean(axis=-1) for a, b in pairs])
-        if self._graph.symmetric:
-            fractions = np.minimum(fractions, 1.0 - fractions)
-        now = fractions.mean(axis=(0, 1))
+        store_all(self.engine.batch, self._rows)
+        now = minorities(self._ladders.holder, self._graph.symmetric, self.hamiltonian.n_spins, self._rows)
         self._minority = np.where(np.isnan(self._minority), now, 0.5 * (self._minority + now))
 
     def _run(self, n_draws: int, thin: int, spins_every: int) -> tuple[Measured, Overlaps, np.ndarray, np.ndarray]:

@@ -93,6 +93,22 @@ def cluster_phase(batch, ladders, graph, n_spins, clusters, units, chains, rows)
 
 
 @njit(cache=True, nogil=True)
+def minorities(holder, symmetric, n_spins, rows):
+    """`houdayer.minority_fraction` at each beta, mean over chains and pairs of replicas: (beta,) float64."""
+    chains, replicas, n_betas = holder.shape
+    width = rows.shape[1]
+    mean, pairs = np.zeros(n_betas), chains * (replicas * (replicas - 1) // 2)
+    for chain in range(chains):
+        for replica in range(replicas):
+            for other in range(replica):
+                for b in range(n_betas):
+                    one, two = holder[chain, replica, b], holder[chain, other, b]
+                    row_one, row_two = rows[one // width, one % width], rows[two // width, two % width]
+                    mean[b] += houdayer.minority_fraction(row_one, row_two, n_spins, symmetric) / pairs
+    return mean
+
+
+@njit(cache=True, nogil=True)
 def note_flips(batch, ladders, n_spins, draw, chains, accepted):
     """Fractions of spins flipped by the last sweep, into accepted (replica, draw), before lanes change places."""
     replicas, n_betas = ladders.holder.shape[1:]

@@ -111,19 +111,6 @@ def test_where_there_are_no_axes_or_bonds_the_answer_is_nan():
     assert np.isnan(overlaps.link_overlap(row, row, overlaps.links(np.zeros((0, 2), int), 12)))
 
 
-def test_all_pairs_at_once():
-    hamiltonian = mc.models.ea3d(L=4)
-    bonds, normal = overlaps.links(hamiltonian.bonds[0], 64), overlaps.planes(hamiltonian.lattice)
-    rows_a, rows_b = map(pack, spins(64, pairs=9))
-    measured = np.empty((9, 3))
-    overlaps.measure_pairs(rows_a, rows_b, 64, bonds, normal, measured)
-    for (q, link, mode), row_a, row_b in zip(measured, rows_a, rows_b, strict=True):
-        assert q == overlaps.overlap(row_a, row_b, 64)
-        assert link == overlaps.link_overlap(row_a, row_b, bonds)
-        assert mode == overlaps.lowest_mode(row_a, row_b, 64, normal)
-    assert measured[-1].tolist() == [1.0, 1.0, pytest.approx(0.0, abs=1e-15)]
-
-
 @pytest.mark.parametrize(("bond", "why"), [((0, 7), "outside"), ((2, 2), "itself"), ((1, 0), "twice")])
 def test_bonds_that_are_none_are_refused(bond, why):
     with pytest.raises(ValueError, match=why):

@@ -23,10 +23,11 @@ def glass(seed):
 
 def measure(hamiltonian, a, b):
     """q, q_l and |q(k)|^2 of pairs of states (pairs, N), by the kernel."""
-    measured = np.empty((len(a), 3))
     bonds, normal = overlaps.links(hamiltonian.bonds[0], N), overlaps.planes(hamiltonian.lattice)
-    overlaps.measure_pairs(pack(a), pack(b), N, bonds, normal, measured)
-    return measured.T
+    rows = list(zip(pack(a), pack(b), strict=True))
+    q = [overlaps.overlap(*pair, N) for pair in rows]
+    links = [overlaps.link_overlap(*pair, bonds) for pair in rows]
+    return np.array([q, links, [overlaps.lowest_mode(*pair, N, normal) for pair in rows]])
 
 
 def exact_means(hamiltonian, beta):

@@ -78,12 +78,3 @@ def energy(spins, constant, start, coupling, others):
                 field += coupling[term] * np.float64(product_of(term, spins, others))
         total -= np.float64(spins[site]) * field
     return total
-
-
-@njit(cache=True, nogil=True)
-def magnetization(spins):
-    """Mean spin of one state (N,) int8, float64 from -1 to 1."""
-    total = 0
-    for site in range(spins.shape[0]):
-        total += spins[site]
-    return total / spins.shape[0]

@@ -198,13 +198,3 @@ def lowest_mode(row_a, row_b, n_spins, normal):
         total += real * real + imaginary * imaginary
     # A plane's sum is its size - 2 unlike, and equal sizes add up to nothing at k > 0.
     return 4.0 * total / (np.float64(n_spins) * np.float64(n_spins) * normal.masks.shape[0])
-
-
-@njit(cache=True, nogil=True)
-def measure_pairs(rows_a, rows_b, n_spins, bonds, normal, measured):
-    """Overlap, link overlap and lowest mode of pairs of rows (pairs, words), into measured (pairs, 3) float64."""
-    for pair in range(rows_a.shape[0]):
-        row_a, row_b = rows_a[pair], rows_b[pair]
-        measured[pair, 0] = overlap(row_a, row_b, n_spins)
-        measured[pair, 1] = link_overlap(row_a, row_b, bonds)
-        measured[pair, 2] = lowest_mode(row_a, row_b, n_spins, normal)
