@@ -3,6 +3,9 @@
 Lanes are swept together, 16 or 32 as one vector: sites in order, each lane with random bits of its own. Couplings and
 fields are float32 in the sweep, a relative resolution of 2^-24 (6e-8), and float64 in the energies. A block of 32
 lanes has its spins side by side, so that all its sites stay close in memory however many lanes a unit has.
+
+There is no update of a random site at the end of a sweep as in `metropolis`: couplings of one strength, for which it
+matters, have `bit_planes` and `graph`.
 """
 
 from __future__ import annotations
