@@ -68,7 +68,7 @@ def initial(work: Run) -> str | np.ndarray:
 
 
 def describe(driver: Driver) -> list[str]:
-    """What moves the spins, in a line; and where cluster moves are made, once that is known."""
+    """What moves the spins, and why."""
     return [f"kernel: {driver.engine.name} ({driver.engine.why})"]
 
 

@@ -21,29 +21,20 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from mc.kernels.overlaps import popcount
 from mc.kernels.random_streams import next_uniform
 
-U0, U1, U2, U4, U56 = (np.uint64(number) for number in (0, 1, 2, 4, 56))
-SUM_OF_BYTES = np.uint64(0x0101010101010101)  # a product with it has the sum of the eight bytes in its highest byte,
-LOWEST_BITS = np.uint64(0x0102040810204080)  # with this one the lowest bits of the eight bytes, in order
-
-
-@njit(cache=True, nogil=True)
-def popcount(word):
-    """Number of bits that are set in a uint64, as uint64."""
-    word -= (word >> U1) & np.uint64(0x5555555555555555)
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> U2) & np.uint64(0x3333333333333333))
-    word = (word + (word >> U4)) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (word * SUM_OF_BYTES) >> U56
+U0, U1, U56 = np.uint64(0), np.uint64(1), np.uint64(56)
+LOWEST_BITS = np.uint64(0x0102040810204080)  # a product with it has the lowest bits of the eight bytes in its highest
 
 
 @njit(cache=True, nogil=True)
 def n_different(row_a, row_b):
     """Number of sites with q = -1."""
-    count = U0
+    count = 0
     for word in range(row_a.shape[0]):
         count += popcount(row_a[word] ^ row_b[word])
-    return np.int64(count)
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -61,13 +52,13 @@ def minority_fraction(row_a, row_b, n_spins, symmetric):
 def chosen_site(row, rank):
     """Site of the set bit number `rank` (from 0, below the number of set bits) of a row (words,) uint64."""
     word = 0
-    while rank >= np.int64(popcount(row[word])):
-        rank -= np.int64(popcount(row[word]))
+    while rank >= popcount(row[word]):
+        rank -= popcount(row[word])
         word += 1
     bits = row[word]
     for _ in range(rank):
         bits &= bits - U1
-    return 64 * word + np.int64(popcount((bits & (~bits + U1)) - U1))
+    return 64 * word + popcount((bits & (~bits + U1)) - U1)
 
 
 @njit(cache=True, nogil=True)
