@@ -76,14 +76,14 @@ def parse(words: Sequence[str], mode: str | None = None) -> tuple[Target, dict[s
     parameters = {key: values.MODEL_KINDS[kinds[key]](key, given[key]) for key in given if key in kinds}
     settings = {key: SETTINGS[key].parse(key, text) for key, text in given.items() if key in SETTINGS}
     betas = next((values.betas(key, given[key]) for key in TEMPERATURE if key in given), None)
-    if betas is None and name != "ising" and mode != "anneal":
+    if betas is None and name != "ising" and mode not in ("anneal", "neural-anneal"):
         raise UserError(f"{name}: no temperature; give beta= or T=")
     try:
         hamiltonian = models.build(name, parameters)
     except (ValueError, OverflowError) as error:
         raise UserError(str(error)) from None
     if betas is None:
-        betas = _schedule(hamiltonian) if mode == "anneal" else _critical_beta(hamiltonian)
+        betas = _schedule(hamiltonian) if mode in ("anneal", "neural-anneal") else _critical_beta(hamiltonian)
     written = tuple(f"{key}={given[key]}" for key in (*kinds, *TEMPERATURE) if key in given)
     return Target(name, parameters, hamiltonian, betas, written), settings
 

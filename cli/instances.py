@@ -16,7 +16,7 @@ from cli.arguments import Target, default_out, parse, split_words
 from cli.errors import UserError
 from cli.options import Options
 from cli.run import MOST_SPINS
-from cli.settings import SETTINGS, TRAINED
+from cli.settings import COOLED, LEARNING, SETTINGS, TRAINED
 from mc import models
 from mc.chain_layout import to_json
 
@@ -96,8 +96,10 @@ def parse_asked(command: str, words: Sequence[str], mode: str, options: Options,
         raise UserError(
             f"{KEY}={given[KEY]}: model {name} has no random disorder, there is no seed= to count through"
         )
-    if mode == "train":
-        raise UserError(f"{KEY}={given[KEY]}: mode train draws nothing; train for one Hamiltonian, with seed=")
+    if mode in LEARNING:
+        raise UserError(f"{KEY}={given[KEY]}: mode {mode} draws nothing; train for one Hamiltonian, with seed=")
+    if mode == COOLED:
+        raise UserError(f"{KEY}={given[KEY]}: mode {mode} cools one Hamiltonian; give seed=, or use --mode anneal")
     if options.checkpoint is not None:
         raise UserError(f"--checkpoint is for one Hamiltonian, {KEY}= are many; leave one of them out")
     trains = mode in TRAINED and given.get("net") != "none" and given.get("move") != "block"

@@ -60,14 +60,16 @@ def _run(command: str, words: list[str], mode: str | None, options: Options) -> 
         from cli.ensemble import run_ensemble
         from cli.instances import wanted
         from cli.run import run
+        from cli.torchrun import in_a_team
 
-        mode = parse_mode(mode)
-        options.check_values()
-        if wanted(words, options):
-            code = run_ensemble(command, words, mode, options, began)
-        else:
-            target, settings = parse(words, mode)
-            code = run(command, target, mode, settings, options, began)
+        with in_a_team(mode, words, options):
+            mode = parse_mode(mode)
+            options.check_values()
+            if wanted(words, options):
+                code = run_ensemble(command, words, mode, options, began)
+            else:
+                target, settings = parse(words, mode)
+                code = run(command, target, mode, settings, options, began)
     except KeyboardInterrupt:
         text = "interrupted; what was committed is kept, the same command again goes on"
         raise UserError(text, code=130) from None

@@ -18,14 +18,18 @@ from cli.configuration import first_difference
 from cli.environments import Environments
 from cli.errors import UserError
 from cli.output import Screen, Stopper
-from cli.plan import FROM_CONFIGURATIONS, SEED_OF_PILOT, Plan, checked_checkpoint, configurations_from
+from cli.plan import FROM_CONFIGURATIONS, OF_REFINED, SEED_OF_PILOT, Plan, checked_checkpoint, configurations_from
 from mc.chain import ChainError
 from mc.chain_lock import WriterLock, writable_target
 from mc.equilibrium import equilibrium_states
 from mc.kernels.independence import independence_steps
 from nmcmc.checkpoint import Checkpoint, CheckpointError, load_checkpoint, require_target, save_checkpoint
+from nmcmc.collapse import FEWEST, states_to_watch, watch
+from nmcmc.distributed import current_team
 from nmcmc.linear_training import ROUNDS, own_states, train_linear
+from nmcmc.networks.visibility import mask_warning
 from nmcmc.objectives import OBJECTIVES
+from nmcmc.objectives.base import Objective
 from nmcmc.recipe import FITTED_STATES, NetSettings, as_plain, build_sampler
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.training import Training, TrainSettings, train
@@ -92,7 +96,9 @@ def train_sampler(
         environment = environments.get(target.hamiltonian, beta, plan.net)
         if checkpoint is not None and checkpoint.training.finished:
             screen.say(f"sampler: {path} ({steps_of(checkpoint)}; remove it to train anew)")
-            return checkpoint.sampler(environment).to(plan.device), checkpoint.training
+            sampler = checkpoint.sampler(environment).to(plan.device)
+            say_attention(sampler, screen)
+            return sampler, checkpoint.training
         if plan.net.net == "linear":
             screen.say(f"sampler: fit into {path}")
         elif checkpoint is not None:
@@ -103,14 +109,21 @@ def train_sampler(
         seed = checkpoint.recipe["seed"] if checkpoint else plan.train.seed
         settings = replace(plan.train, seed=seed)
         sampler = build_sampler(target.hamiltonian, beta, plan.net, seed, environment).to(plan.device)
+        say_attention(sampler, screen)
         recipe = plan.plain() | {"seed": seed}
 
         def save(now: Training) -> None:
             save_checkpoint(path, Checkpoint(target.hamiltonian, beta, plan.net, recipe, now))
 
+        if plan.distill is not None:
+            from cli.distill_run import distil
+
+            return sampler, distil(sampler, plan, settings, checkpoint, screen, stop, seconds, save)
         if plan.net.net == "linear":
             return sampler, fit(sampler, plan, target, beta, screen, stop, seconds, save)
-        objective = make_objective(sampler, settings, plan, target, beta)
+        began = time.monotonic()
+        objective = make_objective(sampler, settings, plan, target, beta, stop, 0.5 * seconds)
+        seconds -= time.monotonic() - began
         compile_kernels(objective)
         done = checkpoint.training.step if checkpoint else 0
         with screen.progress(f"training beta={beta:.6g}", settings.steps, done) as update:
@@ -118,7 +131,7 @@ def train_sampler(
                 sampler, objective, settings, checkpoint.training if checkpoint else None,
                 seconds=max(seconds, SHORTEST_TRAINING), stop=lambda: stop.interrupted,
                 save=save,
-                report=lambda now, steps: update(now.step, _note(now)),
+                report=lambda now, steps: update(now.step, _note(now)), team=current_team(),
             )  # fmt: skip
         if training.finished and training.step < settings.steps:
             screen.say(f"sampler: the time limit ended the training at step {training.step} of {settings.steps}")
@@ -142,18 +155,7 @@ def fit(
     began, clock = time.monotonic(), time.process_time()
     training, prior_ess = Training(), math.nan
     for turn in range(ROUNDS if plan.data == "self" else 1):
-        if plan.data == "self":
-            states, made = own_states(sampler, n, generator), "the sampler itself"
-        elif plan.data is not None:
-            states, made = configurations_from(plan.data, target, beta, "net=linear"), plan.data
-        else:
-            states, made = equilibrium_states(
-                target.hamiltonian, beta, n, seed,
-                stop=lambda: stop.interrupted or time.monotonic() - began > 0.5 * seconds,
-            )  # fmt: skip
-        if stop.interrupted:
-            raise UserError("interrupted while states for the fit were made; the same command again begins it anew",
-                            code=130)  # fmt: skip
+        states, made = states_to_learn_from(sampler, plan, target, beta, n, generator, stop, 0.5 * seconds)
         if len(states) < FEWEST_STATES:
             screen.say("sampler: the time limit leaves no room for states to fit; the prior alone is used")
             states = states[:0]
@@ -176,6 +178,41 @@ def fit(
     return training
 
 
+def states_to_learn_from(
+    sampler: AutoregressiveSampler, plan: Plan, target: Target, beta: float, n: int, generator: torch.Generator,
+    stop: Stopper, seconds: float,
+) -> tuple[np.ndarray, str]:  # fmt: skip
+    """States of the target (n, N) and where they are from: a chain file, the engine, or the sampler itself.
+
+    seconds: wall time for the engine, which gives fewer states when it ends. UserError when interrupted.
+    """
+    if plan.data == "self":
+        states, made = own_states(sampler, n, generator), "the sampler itself"
+    elif plan.data is not None:
+        states, made = configurations_from(plan.data, target, beta), plan.data
+    else:
+        began = time.monotonic()
+        states, made = equilibrium_states(
+            target.hamiltonian, beta, n, plan.train.seed,
+            stop=lambda: stop.interrupted or time.monotonic() - began > seconds,
+        )  # fmt: skip
+    if stop.interrupted:
+        raise UserError("interrupted while states to learn from were made; the same command again begins it anew",
+                        code=130)  # fmt: skip
+    return states, made
+
+
+def say_attention(sampler: AutoregressiveSampler, screen: Screen) -> None:
+    """What a transformer's attention is computed with, and whether its mask hides what it would need."""
+    trunk = getattr(sampler.network, "trunk", None)
+    if trunk is None:
+        return
+    screen.say(trunk.backend_line())
+    warning = mask_warning(trunk.visibility)
+    if warning:
+        screen.warn(warning)
+
+
 def steps_of(checkpoint: Checkpoint) -> str:
     """How far a training came, in words."""
     if checkpoint.net.net == "linear":
@@ -195,14 +232,43 @@ def best_ess(training: Training) -> float:
     return training.history["ess"][int(np.nanargmin(scores)) if np.isfinite(scores).any() else -1]
 
 
-def make_objective(sampler, settings: TrainSettings, plan: Plan, target: Target, beta: float):
-    """The objective named in the settings."""
+def make_objective(
+    sampler: AutoregressiveSampler, settings: TrainSettings, plan: Plan, target: Target, beta: float, stop: Stopper,
+    seconds: float,
+) -> Objective:  # fmt: skip
+    """The objective named in the settings. seconds: wall time for states that it learns from."""
     kind = OBJECTIVES[settings.objective]
     if settings.objective == "soft-distillation":
         return kind(sampler, settings.sweeps, settings.reuse)
+    if settings.objective in OF_REFINED:
+        return kind(sampler, settings.sweeps, settings.weight)
     if settings.objective in FROM_CONFIGURATIONS:
-        return kind(sampler, configurations_from(plan.data, target, beta, settings.objective))
+        n, generator = settings.states or FITTED_STATES, torch.Generator().manual_seed(settings.seed + SEED_OF_PILOT)
+        states, _ = states_to_learn_from(sampler, plan, target, beta, n, generator, stop, seconds)
+        if not len(states):
+            raise UserError("the time limit leaves no room for states to learn from; give a longer --time-limit, "
+                            "train.data=CHAIN.h5 or train.objective=soft-distillation")  # fmt: skip
+        return kind(sampler, states)
     return kind(sampler)
+
+
+def say_collapse(
+    samplers: list[AutoregressiveSampler], seed: int, screen: Screen, stop: Stopper
+) -> dict[str, list[float]]:
+    """Whether trained samplers dropped modes: a line each, and the numbers by beta, where the time allows."""
+    rows = []
+    for sampler in samplers:
+        n = states_to_watch(sampler.tokens.n_spins)
+        if math.isfinite(stop.deadline):
+            left = stop.deadline - time.monotonic()
+            if 2.0 * n * seconds_a_state(sampler, min(FEWEST, sampler.max_batch)) > left:
+                screen.say("modes: not looked at, the time limit leaves no room")
+                return {}
+        found = watch(sampler, seed, n)
+        at = f" at beta={sampler.beta:.6g}" if len(samplers) > 1 else ""
+        screen.say(f"modes{at}: {found.line()}")
+        rows.append(found.numbers())
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def compile_kernels(objective=None) -> None:

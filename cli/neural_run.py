@@ -15,8 +15,10 @@ from cli.errors import UserError
 from cli.output import Stopper
 from cli.plan import make_plan
 from cli.results import Results
+from cli.settings import COOLED, LEARNING
 from cli.work import Run
 from mc.chain import ChainWriter
+from nmcmc.distributed import SharedProposal, current_team
 from nmcmc.importance import ImportanceDriver
 from nmcmc.metropolis import NeuralDriver
 from nmcmc.proposals import rescore_error
@@ -26,13 +28,14 @@ from nmcmc.training import HISTORY, Training
 SEED_OF_RESCORE = 7
 WORST_RESCORE = 1e-2  # nats; beyond this, cached and full passes are not the same law
 SHARE_OF_CHECK = 0.2  # of the time of the run
+SHARE_OF_TRAINING = 0.5  # of the time of a tempering with neural moves
 
 
 def check_before_work(work: Run) -> None:
     """Resolve the settings of the samplers into work.plan; UserError for what cannot be done."""
     clock = time.process_time()
-    restart = work.options.restart and work.mode == "train"
-    if work.options.checkpoint is not None and work.mode == "train":
+    restart = work.options.restart and work.mode in (*LEARNING, COOLED)
+    if work.options.checkpoint is not None and work.mode in LEARNING:
         if len(work.target.betas) > 1:
             raise UserError("--checkpoint goes with one beta; leave it out to have one checkpoint for each")
         neural.check_destination(work.options.checkpoint, work.target, work.target.betas[0], None, restart)
@@ -57,6 +60,10 @@ def destination(work: Run, beta: float) -> Path:
 
 def prepare(work: Run, writer: ChainWriter, stop: Stopper):
     """Samplers into work.samplers and their diagnostics into work.extra; the driver, or None with nothing to draw."""
+    if work.mode == COOLED:
+        from cli import anneal_run
+
+        return anneal_run.prepare(work, writer, stop)
     samplers, trainings = [], []
     for index, beta in enumerate(work.target.betas):
         sampler, training = obtain_sampler(work, beta, len(work.target.betas) - index, writer, stop)
@@ -71,7 +78,8 @@ def prepare(work: Run, writer: ChainWriter, stop: Stopper):
         work.extra["prior_ess"] = [training.prior_ess for training in trainings]
         writer.set_group("training", training_table(trainings, writer.betas))
     work.extra["rescore_error"] = [checked_rescore_error(sampler) for sampler in samplers]
-    if work.mode == "train":
+    if work.mode in LEARNING:
+        work.extra |= neural.say_collapse(samplers, work.options.rng_seed, work.screen, stop)
         work.extra["ess"] = [neural.best_ess(training) for training in trainings]
         return None
     digest = "".join(neural.proposal_digest(sampler, work.plan.net) for sampler in samplers).encode()
@@ -94,11 +102,12 @@ def obtain_sampler(
         work.screen.say(f"sampler: {work.options.checkpoint} ({neural.steps_of(plan.checkpoint)})")
         environment = work.environments.get(work.target.hamiltonian, beta, plan.net)
         sampler, training = plan.checkpoint.sampler(environment).to(plan.device), plan.checkpoint.training
+        neural.say_attention(sampler, work.screen)
     elif not trains(work):
         sampler, training = untrained(work, beta), None
     else:
         seconds = seconds_for_training(work, beta, writer, stop) / betas_left
-        restart = work.options.restart and work.mode == "train"
+        restart = work.options.restart and work.mode in LEARNING
         path = destination(work, beta)
         return neural.train_sampler(
             work.target, beta, plan, path, work.screen, stop, seconds, restart, work.environments
@@ -118,6 +127,9 @@ def untrained(work: Run, beta: float) -> AutoregressiveSampler:
 def make_driver(work: Run, samplers: list[AutoregressiveSampler]) -> NeuralDriver | ImportanceDriver:
     """The driver of the mode."""
     options = work.options
+    team = current_team()
+    if team.size > 1:
+        samplers = [SharedProposal(team, sampler, index) for index, sampler in enumerate(samplers)]
     arguments = dict(n_chains=options.chains, seed=options.rng_seed, spins_every=work.spins_every)
     if work.mode == "nmcmc":
         return NeuralDriver(samplers, local=work.settings["local"], **arguments)
@@ -139,13 +151,16 @@ def seconds_for_training(work: Run, beta: float, writer: ChainWriter, stop: Stop
     """Wall seconds that training may take so that the asked draws, and the check, still fit into the time limit."""
     if not math.isfinite(stop.deadline):
         return math.inf
+    if work.mode == "pt":
+        return max(SHARE_OF_TRAINING * (stop.deadline - time.monotonic()), 0.0)
     options = work.options
     needed = 1.0  # for results and the file
-    if work.mode != "train":
+    if work.mode not in LEARNING:
         sampler = untrained(work, beta)
         steps = (options.draws - writer.committed_draws + options.warmup) * len(work.target.betas)
         states = max(steps * options.chains, 1)
-        needed += 1.3 * states * neural.seconds_a_state(sampler, min(states, sampler.max_batch))
+        seconds_a_state = neural.seconds_a_state(sampler, min(states, sampler.max_batch)) / current_team().size
+        needed += 1.3 * states * seconds_a_state
         if work.settings.get("local"):
             needed += 1.3 * steps * seconds_of_local_sweeps(work, sampler)
     if options.check:

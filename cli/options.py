@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.errors import UserError
-from cli.settings import CLASSICAL, CLUSTER, NEURAL, SCHEDULED
+from cli.settings import CLASSICAL, CLUSTER, COOLED, LEARNING, NEURAL, SCHEDULED
 
 # Options that somebody may write as draws=100.
 MOST_COUNT, MOST_CHAINS = 10**12, 10**6
@@ -61,10 +61,10 @@ class Options:
         if self.device not in DEVICES:
             raise UserError(f"--device {self.device}: {' or '.join(DEVICES)} is needed")
 
-    def idle(self, mode: str) -> list[str]:
-        """Options that were given and have no effect in this mode."""
-        warmup_idle = self.warmup is not None and mode in ("train", "nis", "prior", *SCHEDULED)
-        checkpoint_idle = self.checkpoint is not None and mode in (*CLASSICAL, "prior")
+    def idle(self, mode: str, offers: bool = False) -> list[str]:
+        """Options that were given and have no effect in this mode. offers: whether tempering has neural moves."""
+        warmup_idle = self.warmup is not None and mode in (*LEARNING, COOLED, "nis", "prior", *SCHEDULED)
+        checkpoint_idle = self.checkpoint is not None and mode in (*CLASSICAL, "prior", COOLED) and not offers
         found = {
             "--thin": self.thin not in (None, 1) and mode in NEURAL,
             "--warmup": warmup_idle,
@@ -73,17 +73,18 @@ class Options:
         }
         return [name for name, idle in found.items() if idle]
 
-    def resolved(self, mode: str, move: str | None = None) -> Options:
+    def resolved(self, mode: str, move: str | None = None, offers: bool = False) -> Options:
         """The same with all that has no effect in this mode at one fixed value, so that it makes no other run.
 
         What depends on the kernel of a classical mode stays open until `settled`.
         """
-        if mode == "train":
+        if mode in LEARNING:
             return replace(self, draws=0, chains=1, thin=1, warmup=0)
         if mode in CLASSICAL:
-            return replace(self, checkpoint=None, warmup=0 if mode in SCHEDULED else self.warmup)
+            checkpoint = self.checkpoint if offers else None
+            return replace(self, checkpoint=checkpoint, warmup=0 if mode in SCHEDULED else self.warmup)
         default = WARMUP_BLOCK if move == "block" else WARMUP_NEURAL
-        warmup = 0 if mode in ("nis", "prior") else default if self.warmup is None else self.warmup
+        warmup = 0 if mode in ("nis", "prior", COOLED) else default if self.warmup is None else self.warmup
         return replace(self, warmup=warmup, thin=1, checkpoint=self.checkpoint if mode in ("nmcmc", "nis") else None)
 
     def settled(self, mode: str, kernel: str) -> Options:

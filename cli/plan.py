@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,42 @@ from cli.arguments import Target
 from cli.environments import Environments, check_memory, fits_memory
 from cli.errors import UserError
 from cli.output import duration
+from cli.settings import COOLED, LEARNING
 from cli.work import Run
 from mc.chain import ChainError, open_chain
+from mc.hamiltonian import Hamiltonian
+from nmcmc.annealing import OBJECTIVES as ANNEALED
+from nmcmc.annealing import AnnealSettings
 from nmcmc.block_move import block_refusal
 from nmcmc.checkpoint import Checkpoint, CheckpointError, load_checkpoint, require_target
+from nmcmc.distillation import DistillSettings
+from nmcmc.objectives.refined import SWEEPS as REFINING_SWEEPS
 from nmcmc.pilot import LADDER, Choice, choose_network, choose_prior
-from nmcmc.recipe import NetSettings, as_plain, build_sampler, default_steps, net_from_plain, published, resolved
+from nmcmc.priors.belief import belief_refusal
+from nmcmc.recipe import (
+    NetSettings,
+    as_plain,
+    build_sampler,
+    default_steps,
+    net_from_plain,
+    published,
+    require_backend,
+    resolved,
+)
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.training import TrainSettings, sized
 
 NET_KEYS = {"patch": "patch", "prior": "prior", "prior.chi": "chi", "prior.form": "form", "prior.sweeps": "sweeps",
             "net": "net", "net.window": "window", "net.width": "width", "net.layers": "layers", "net.heads": "heads",
-            "net.head": "head"}  # fmt: skip
+            "net.head": "head", "net.mask": "mask", "net.position": "position", "net.backend": "backend",
+            "net.precision": "precision"}  # fmt: skip
 TRAIN_KEYS = {"train.steps": "steps", "train.batch": "batch", "train.microbatch": "microbatch",
               "train.lr": "learning_rate", "train.objective": "objective", "train.sweeps": "sweeps",
-              "train.reuse": "reuse", "train.states": "states"}  # fmt: skip
+              "train.reuse": "reuse", "train.weight": "weight", "train.states": "states",
+              "train.optimizer": "optimizer"}  # fmt: skip
 FROM_CONFIGURATIONS = ("likelihood", "soft-likelihood")
+OF_REFINED = ("refined", "modified-gradient")
+ANNEALED_WINDOW, ANNEALED_BATCH, ANNEALED_RATE = 4, 64, 0.05  # where a neural-anneal is not asked for others
 DECIDE_THE_NET = ("net", "prior", "patch", "target_ess", "train")  # first words of settings that the sampler hangs on
 OF_LINEAR = {"net.window", "train.states"}  # settings that ask for a linear residual
 DEFAULT_STATES = 40_000
@@ -47,6 +67,7 @@ class Plan:
     """What will be trained or loaded: settings resolved before any work. checkpoint: the one loaded, if any.
 
     asked: the settings of the sampler as given, from which a pilot may have made `net`.
+    anneal, distill: of these modes.
     """
 
     net: NetSettings
@@ -55,13 +76,17 @@ class Plan:
     device: torch.device
     asked: dict[str, Any]
     checkpoint: Checkpoint | None = None
+    anneal: AnnealSettings | None = None
+    distill: DistillSettings | None = None
 
     def plain(self) -> dict[str, Any]:
         """For the configuration of the run. A microbatch changes rounding only, the seed is the run's."""
         if self.checkpoint is not None:
             return {"net": as_plain(self.net), "train": self.checkpoint.recipe.get("train", {})}
         train = {key: value for key, value in as_plain(self.train).items() if key not in ("microbatch", "seed")}
-        return {"net": as_plain(self.net), "train": train | {"data": self.data}}
+        own = {name: json.loads(json.dumps(asdict(settings))) for name in ("anneal", "distill")
+               if (settings := getattr(self, name)) is not None}  # fmt: skip
+        return {"net": as_plain(self.net), "train": train | {"data": self.data}} | own
 
     def digest(self) -> str:
         """Short hash of the recipe, for the name of the checkpoint."""
@@ -79,7 +104,7 @@ def make_plan(work: Run, environments: Environments) -> Plan:
         raise UserError("--device cuda: no CUDA device is available; use --device cpu")
     use_cuda = options.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if use_cuda else "cpu")
-    if options.checkpoint is not None and mode != "train":
+    if options.checkpoint is not None and mode not in LEARNING:
         return loaded_plan(options.checkpoint, target, given, device)
     net, training = NetSettings(), TrainSettings(seed=options.rng_seed)
     published_recipe = given.get("train.recipe") == "published"
@@ -91,26 +116,34 @@ def make_plan(work: Run, environments: Environments) -> Plan:
     net = replace(net, **net_keys) if mode != "prior" else replace(net, **net_keys | {"net": "none"})
     train_keys = {field: given[key] for key, field in TRAIN_KEYS.items() if key in given}
     n_spins = target.hamiltonian.n_spins
+    if mode == COOLED:
+        net_keys, train_keys = anneal_defaults(target.hamiltonian, net_keys, train_keys)
+        net = replace(net, **net_keys)
+    elif training.objective in OF_REFINED or train_keys.get("objective") in OF_REFINED:
+        train_keys = {"sweeps": REFINING_SWEEPS} | train_keys
     training = sized(replace(training, **({"steps": default_steps(n_spins)} | train_keys)), n_spins)
     try:
         net = resolved(target.hamiltonian, net)
+        require_backend(target.hamiltonian, net, device)
     except ValueError as error:
         raise UserError(str(error)) from None
-    if mode == "train" and net.net == "none":
+    if mode in (*LEARNING, COOLED) and net.net == "none":
         raise UserError("net=none: a prior alone has nothing to train; use --mode prior, or leave net= out")
+    if mode == COOLED:
+        return Plan(net, training, None, device, {}, anneal=anneal_settings(work, training))
+    if net.net == "transformer" and net.head == "spin" and "train.objective" not in given:
+        training = replace(training, objective="soft-likelihood")  # data are cheap, and find all modes
     data = given.get("train.data")
-    if net.net == "transformer" and training.objective in FROM_CONFIGURATIONS:
+    learns = net.net == "linear" or (net.net == "transformer" and training.objective in FROM_CONFIGURATIONS)
+    if learns and data not in (None, "self"):
         for beta in target.betas:
-            configurations_from(data, target, beta, training.objective)
-    elif net.net == "linear" and data not in (None, "self"):
-        for beta in target.betas:
-            configurations_from(data, target, beta, "net=linear")
-    elif data is not None and net.net != "linear":
+            configurations_from(data, target, beta)
+    elif data is not None and not learns:
         expected = " or ".join((*FROM_CONFIGURATIONS, "net=linear"))
         raise UserError(f"train.data={data} goes with train.objective={expected}, not {training.objective}")
     asked = {key: value for key, value in as_plain_values(given).items() if key.split(".")[0] in DECIDE_THE_NET}
     # A setting of the network or its training asks for one.
-    network_open = mode in ("nmcmc", "nis") and not any(key.split(".")[0] in ("net", "train") for key in given)
+    network_open = mode in ("nmcmc", "nis", "pt") and not any(key.split(".")[0] in ("net", "train") for key in given)
     asked["net_open"] = network_open
     prior_open = net.prior == "boundary-mps" and not {"prior", "prior.chi"} & {k for k in given if given[k] != "auto"}
     if net.prior == "boundary-mps" and not prior_open:
@@ -120,7 +153,42 @@ def make_plan(work: Run, environments: Environments) -> Plan:
         net, states = stored or pilot_choice(work, net, environments, prior_open, network_open)
         if training.states is None:
             training = replace(training, states=states)
-    return Plan(net, training, data, device, asked)
+    distill = distill_settings(work, given) if mode == "distill" else None
+    return Plan(net, training, data, device, asked, distill=distill)
+
+
+def anneal_defaults(hamiltonian: Hamiltonian, net: dict[str, Any], train: dict[str, Any]) -> tuple[dict, dict]:
+    """Settings of sampler and training of a neural-anneal, given ones included; UserError for a prior too slow."""
+    if net.get("prior") == "boundary-mps":
+        raise UserError("prior=boundary-mps: every temperature would build its environment anew; use prior=belief")
+    if train.get("objective", "refined") not in ANNEALED:
+        raise UserError(f"train.objective={train['objective']}: mode {COOLED} takes {' or '.join(ANNEALED)}")
+    prior = "local" if belief_refusal(hamiltonian) else "belief"
+    net = {"prior": prior, "net": "linear"} | net
+    if net["net"] == "linear":
+        net = {"window": ANNEALED_WINDOW} | net
+    rate = ANNEALED_RATE if net["net"] == "linear" else TrainSettings().learning_rate
+    train = {"objective": "refined", "batch": ANNEALED_BATCH, "learning_rate": rate, "schedule": "constant"} | train
+    return net, train
+
+
+def anneal_settings(work: Run, training: TrainSettings) -> AnnealSettings:
+    """Those of the mode; `local` has its own default there."""
+    settings = work.settings
+    if "local" not in work.given:
+        settings["local"] = AnnealSettings.local
+    betas = tuple(settings["anneal.betas"])
+    updates = settings["anneal.warmup"], settings["anneal.updates"]
+    return AnnealSettings(betas, *updates, settings["local"], settings["anneal.last"])
+
+
+def distill_settings(work: Run, given: dict[str, Any]) -> DistillSettings:
+    """Those of the mode; UserError for none that refines."""
+    if given.get("train.sweeps") == 0:
+        raise UserError("train.sweeps=0: mode distill learns from refined states; give at least 1")
+    states = given.get("train.states", DistillSettings.states)
+    rounds, source = work.settings["distill.rounds"], work.settings["distill.from"]
+    return DistillSettings(rounds, states, source, given.get("train.sweeps"))
 
 
 def as_plain_values(given: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +202,8 @@ def stored_choice(work: Run, asked: dict[str, Any]) -> tuple[NetSettings, int | 
         return None
     config = work.there.config
     same = config.get("fingerprint") == work.target.hamiltonian.fingerprint and config.get("mode") == work.mode
-    same = same and config.get("beta") == list(work.target.betas) and config.get("asked") == asked
+    betas = config.get("offered", config.get("beta"))  # those that have a sampler
+    same = same and betas == list(work.target.betas) and config.get("asked") == asked
     try:
         return (net_from_plain(config["net"]), config["train"]["states"]) if same else None
     except (KeyError, TypeError):
@@ -198,16 +267,20 @@ def loaded_plan(path: Path, target: Target, given: dict[str, Any], device: torch
         raise UserError(f"checkpoint {path}: its training has not begun; train it first, or leave --checkpoint out")
     for key, field in NET_KEYS.items():
         theirs = getattr(checkpoint.net, field)
-        if given.get(key, "auto") not in ("auto", theirs):
+        if key != "net.backend" and given.get(key, "auto") not in ("auto", theirs):
             said = "x".join(map(str, theirs)) if isinstance(theirs, tuple) else theirs
             raise UserError(f"{key}= does not fit checkpoint {path}, which has {key}={said}; leave it out")
-    return Plan(checkpoint.net, TrainSettings(), None, device, {}, checkpoint)
+    # The backend is no part of the law: another machine may lack the one that it was trained with.
+    net = replace(checkpoint.net, backend=given.get("net.backend", "auto"))
+    try:
+        require_backend(target.hamiltonian, net, device)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return Plan(net, TrainSettings(), None, device, {}, replace(checkpoint, net=net))
 
 
-def configurations_from(path: str | None, target: Target, beta: float, objective: str) -> np.ndarray:
+def configurations_from(path: str, target: Target, beta: float) -> np.ndarray:
     """Stored spins (n, N) of a chain file at one beta; UserError when there are none for this target."""
-    if path is None:
-        raise UserError(f"train.objective={objective} learns from configurations; give train.data=CHAIN.h5")
     try:
         chain = open_chain(path)
         if chain.hamiltonian().fingerprint != target.hamiltonian.fingerprint:

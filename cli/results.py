@@ -21,6 +21,7 @@ from mc.spin_glass import OverlapDistribution, overlap_distribution
 from mc.statistics import Estimate, longest_rejection
 from mc.stepping_stone import stepping_stones
 from mc.weighted import effective_sample_size, log_mean_weight
+from mc.weighted_overlaps import pair_observables, pair_overlaps
 
 COLUMNS = ("mean", "error", "tau_int", "n_eff", "r_hat")
 LARGEST_OVERLAP_GRID = 10_000  # spins up to which P(q) is kept
@@ -73,6 +74,8 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
                 overlap_distribution(as_chains(posterior["overlap"])[:, :, b], chain.n_spins, symmetric)
                 for b in range(len(chain.betas))
             ]
+        if has_pairs(chain, hamiltonian):
+            _pairs(results, chain, hamiltonian, log_weight)
         if "accepted" in stats:
             results.diagnostics["acceptance"] = stats["accepted"].mean(axis=(0, 1)).tolist()
         if "swap_accepted" in stats:
@@ -85,7 +88,9 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
         if chain.mode in ("metropolis", "heatbath", "wolff", "swendsen-wang", "pt"):
             results.equilibrated = _equilibrated(posterior)
         name = "log_weight_proposed" if "log_weight_proposed" in stats else "log_weight"
-        if name in stats:
+        if "neural_accepted" in stats:
+            _offers(results, stats["neural_accepted"], stats[name])
+        elif name in stats:
             _weights(results, stats[name])
         if chain.mode == "nmcmc":
             accepted = stats["accepted"] > 0
@@ -109,6 +114,26 @@ def smallest_mode_length(hamiltonian: Hamiltonian) -> int | None:
     lattice = hamiltonian.lattice
     wrapped = [n for n, periodic in zip(lattice.shape, lattice.periodic, strict=True) if periodic] if lattice else []
     return max(wrapped, default=None)
+
+
+def has_pairs(chain: Chain, hamiltonian: Hamiltonian) -> bool:
+    """Whether the draws of a neural sampler say something of overlaps: a frustrated model, and spins in the file."""
+    if chain.mode not in ("nis", "prior", "nmcmc") or hamiltonian.is_ferromagnet:
+        return False
+    kept = len(chain.spin_draws)
+    enough = chain.n_chains > 1 and kept > 0 if chain.mode == "nmcmc" else chain.n_chains * kept > 1
+    return enough and chain.n_spins <= LARGEST_OVERLAP_GRID
+
+
+def _pairs(results: Results, chain: Chain, hamiltonian: Hamiltonian, log_weight: np.ndarray | None) -> None:
+    """Overlaps of draws with each other, under the names that pairs of replicas have, and P(q)."""
+    spins, kept = chain.spins, chain.spin_draws
+    for b in range(len(chain.betas)):
+        weights = None if log_weight is None else log_weight[:, kept, b]
+        pairs = pair_overlaps(spins[:, :, b], hamiltonian, weights)
+        for name, value in pair_observables(pairs).items():
+            results.observables.setdefault(name, []).append(value)
+        results.overlaps.append(pairs.distribution)
 
 
 def _ladder(results: Results, energy: np.ndarray, n_spins: int, family: np.ndarray | None) -> None:
@@ -196,6 +221,24 @@ def _weights(results: Results, log_weight: np.ndarray) -> None:
         )
     results.diagnostics |= rows
     results.observables["log_z"], results.observables["free_energy"] = log_z_estimates, free_energies
+
+
+def _offers(results: Results, accepted: np.ndarray, log_weight: np.ndarray) -> None:
+    """Diagnostics of neural moves within tempering, (chain, draw, beta), NaN where a draw had none.
+
+    ln Z of the proposals alone stands beside that of the ladder.
+    """
+    names = ("neural_acceptance", "ess", "dF", "log_z_proposals", "log_z_proposals_error")
+    rows: dict[str, list[float]] = {name: [] for name in names}
+    for b in range(len(results.betas)):
+        rates, flat = (values[:, :, b][np.isfinite(values[:, :, b])] for values in (accepted, log_weight))
+        found = (math.nan,) * len(names)
+        if flat.size:
+            ess, (log_z, error) = effective_sample_size(flat), log_mean_weight(flat)
+            found = (rates.mean(), ess, log_z - flat.mean(), log_z, error)
+        for name, value in zip(names, found, strict=True):
+            rows[name].append(float(value))
+    results.diagnostics |= rows
 
 
 def store(writer: ChainWriter, results: Results) -> None:

@@ -20,7 +20,8 @@ from cli.errors import UserError
 from cli.options import Options
 from cli.output import Screen, Stopper
 from cli.results import analyse, as_json, opened, store
-from cli.settings import CLASSICAL, NEURAL, SETTINGS
+from cli.settings import CLASSICAL, COOLED, LEARNING, NEURAL, acting
+from cli.settings import idle as idle_settings
 from cli.tables import diagnostics, short_table, table, verdict
 from cli.work import Run
 from mc.chain import Chain, ChainError, ChainWriter, create_chain, resume_chain
@@ -31,13 +32,21 @@ from mc.simulate import Driver
 MOST_BETAS_IN_FULL = 4  # beyond, the table has one line a beta
 MOST_SPINS = 100_000_000  # kept by default, all draws together
 NUMBER = ({}, np.float64)  # own axes, type
+POPULATIONS = ("population", "sequential")  # modes whose draws are the members, made by a schedule
+BROKEN_TRIPS = "a replica that takes a neural move begins its round trip anew: trips say little here, tau_int does"
+OFFERS = ("neural_accepted", "log_weight_proposed")  # statistics of neural moves in tempering
 
 
 def run(command: str, target: Target, mode: str, given: dict[str, Any], options: Options, began: float) -> int:
     """Do a run; returns the exit code. UserError for what cannot be done, before anything is written."""
-    settings = {key: given.get(key, setting.default) for key, setting in SETTINGS.items() if mode in setting.modes}
-    idle = [f"{key}=" for key in given if key not in settings] + options.idle(mode)
-    options = options.resolved(mode, settings.get("move"))
+    settings = acting(mode, given)
+    if mode == COOLED:
+        from cli import anneal_run
+
+        target, settings["anneal.betas"] = anneal_run.cooled(target, given, settings)
+    offers = "neural" in settings
+    idle = idle_settings(mode, given) + options.idle(mode, offers)
+    options = options.resolved(mode, settings.get("move"), offers)
     out = options.out or default_out(target, mode)
     there = chain_there(out)
     if there is not None and "merged_from" in there.attributes and not options.restart:
@@ -55,8 +64,14 @@ def run(command: str, target: Target, mode: str, given: dict[str, Any], options:
             from cli import neural_run
 
             driver = neural_run.prepare(work, writer, stop)
+        elif offers and must_prepare(work, writer):
+            from cli import neural_tempering
+
+            driver = neural_tempering.prepare(work, driver, writer, stop)
         if driver is not None and writer.committed_draws < options.draws:
             sample(work, driver, writer, stop)
+        if mode == COOLED:
+            anneal_run.found(work, writer)
         return finish(work, writer, stop)
 
 
@@ -95,15 +110,24 @@ def check_before_work(work: Run) -> Driver | None:
 
         neural_run.check_before_work(work)
         return None
-    if work.options.device == "cuda":
+    if work.mode == "sequential":
+        from cli.sequential_run import sequential_driver
+
+        return sequential_driver(work)
+    offers = work.given.get("neural", "off") != "off" and work.mode == "pt"
+    if work.options.device == "cuda" and not offers:
         raise UserError(f"--device cuda: mode {work.mode} runs on the CPU; leave --device out")
     try:
         driver = classical.classical_driver(work)
         work.options = work.options.settled(work.mode, driver.engine.kernel)
         driver.thin = work.options.thin
-        return driver
     except ValueError as error:
         raise UserError(str(error).replace("rule=", "mode ").replace("betas=", "beta=")) from None
+    if offers:
+        from cli import neural_tempering
+
+        neural_tempering.check_before_work(work, driver)
+    return driver
 
 
 def configuration(work: Run) -> dict[str, Any]:
@@ -111,7 +135,7 @@ def configuration(work: Run) -> dict[str, Any]:
     target, options = work.target, work.options
     outside = ("net", "train", "patch", "prior", "target_ess", "kernel")  # resolved: in the plan, by the engine
     settings = {key: value for key, value in work.settings.items() if key.split(".")[0] not in outside}
-    if work.mode == "population":  # its size is no number of draws that could grow
+    if work.mode in POPULATIONS:  # their size is no number of draws that could grow
         settings["population"] = options.draws
     config = {
         "mode": work.mode, "model": target.model, "parameters": target.hamiltonian.parameters,
@@ -119,6 +143,8 @@ def configuration(work: Run) -> dict[str, Any]:
         "warmup": options.warmup, "thin": options.thin, "rng_seed": options.rng_seed,
         "settings": settings | {"spins.every": work.spins_every},
     }  # fmt: skip
+    if "neural" in work.settings:
+        config["offered"] = list(work.target.betas if work.settings["neural"] == "all" else [max(target.betas)])
     return config if work.plan is None else config | work.plan.plain() | {"asked": work.plan.asked}
 
 
@@ -127,10 +153,10 @@ def contents(work: Run, driver: Driver | None) -> dict[str, Any]:
     if work.mode in CLASSICAL:
         return {
             "posterior": {name: (axes, np.float64) for name, axes in driver.posterior_axes.items()},
-            "sample_stats": dict.fromkeys(driver.stat_names, NUMBER),
+            "sample_stats": dict.fromkeys((*driver.stat_names, *OFFERS * ("neural" in work.settings)), NUMBER),
             "spin_axes": driver.spin_axes,
         }
-    stats = {"nis": ("log_q", "log_weight"), "prior": ("log_q", "log_weight")}
+    stats = {"nis": ("log_q", "log_weight"), "prior": ("log_q", "log_weight"), COOLED: ("log_q", "log_weight")}
     names = stats.get(work.mode, ("log_q", "log_weight", "accepted", "log_weight_proposed"))
     if work.settings.get("move") == "block":
         names = ("accepted", "log_ratio")
@@ -179,7 +205,7 @@ def announce(work: Run, writer: ChainWriter, idle: list[str]) -> None:
 
 def must_prepare(work: Run, writer: ChainWriter) -> bool:
     """Whether samplers are needed: for draws, for training, or to be judged."""
-    return work.mode == "train" or work.options.check or writer.committed_draws < work.options.draws
+    return work.mode in LEARNING or work.options.check or writer.committed_draws < work.options.draws
 
 
 def sample(work: Run, driver: Driver, writer: ChainWriter, stop: Stopper) -> None:
@@ -189,9 +215,9 @@ def sample(work: Run, driver: Driver, writer: ChainWriter, stop: Stopper) -> Non
     if is_classical:
         for line in classical.describe(driver):
             screen.say(line)
-    if (is_classical and work.mode != "population") or work.settings.get("local"):
+    if (is_classical and work.mode not in POPULATIONS) or work.settings.get("local"):
         compile_driver(driver)
-    warmup = len(driver.betas) if work.mode == "population" else options.warmup
+    warmup = len(driver.betas) if work.mode in POPULATIONS else options.warmup
     clock = time.process_time()
     try:
         if work.settings.get("ladder") == "tuned" and not writer.committed_draws:
@@ -205,7 +231,7 @@ def sample(work: Run, driver: Driver, writer: ChainWriter, stop: Stopper) -> Non
     if is_classical:
         work.extra |= classical.found(driver)
         work.lowest_state = driver.lowest.spins
-        for line in classical.afterwards(driver):
+        for line in classical.afterwards(driver) + [BROKEN_TRIPS] * ("neural" in work.settings):
             screen.say(line)
 
 
@@ -224,7 +250,7 @@ def compile_driver(driver: Driver) -> None:
 def finish(work: Run, writer: ChainWriter, stop: Stopper) -> int:
     """Results into the file and onto the screen; how to go on when it is not complete."""
     options, screen = work.options, work.screen
-    complete = writer.committed_draws >= options.draws and not (work.mode == "train" and stop.interrupted)
+    complete = writer.committed_draws >= options.draws and not (work.mode in LEARNING and stop.interrupted)
     results = analyse(opened(work.out), work.extra)
     if work.lowest_state is not None:
         results.lowest_state = work.lowest_state
@@ -238,7 +264,7 @@ def finish(work: Run, writer: ChainWriter, stop: Stopper) -> int:
     except ChainError as error:
         raise UserError(str(error), code=1) from None
     work.seconds["wall"] = time.monotonic() - work.began
-    if work.mode != "train":
+    if work.mode not in LEARNING:
         in_full = len(results.betas) <= MOST_BETAS_IN_FULL
         for line in (table(results) if in_full else short_table(results)) + verdict(results):
             screen.say(line)
@@ -259,10 +285,10 @@ def ending(work: Run, writer: ChainWriter, stop: Stopper, complete: bool) -> str
     out = shlex.quote(str(work.out))
     if not complete:
         why = "interrupted" if stop.interrupted else "the time limit came first"
-        share = "the training is kept" if work.mode == "train" or (work.mode in NEURAL and not work.samplers) else ""
+        share = "the training is kept" if work.mode in LEARNING or (work.mode in NEURAL and not work.samplers) else ""
         share = share or f"{writer.committed_draws} of {work.options.draws} draws are committed"
         return f"{why}: {share} in {out}; the same command again goes on"
-    if work.mode != "train":
+    if work.mode not in LEARNING:
         return f"result: {out}; look at it with: nmcmc analyze {out}"
     from cli.neural_run import destination
 

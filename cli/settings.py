@@ -10,10 +10,13 @@ from cli import values
 
 LOCAL = ("metropolis", "heatbath")
 CLUSTER = ("wolff", "swendsen-wang")
-SCHEDULED = ("population", "anneal")  # one pass through a schedule of temperatures
+SCHEDULED = ("population", "anneal", "sequential")  # one pass through a schedule of temperatures
 CLASSICAL = (*LOCAL, *CLUSTER, "pt", *SCHEDULED)
-NEURAL = ("train", "nmcmc", "nis", "prior")
-TRAINED = ("train", "nmcmc", "nis")
+LEARNING = ("train", "distill")  # end with a checkpoint, without draws
+COOLED = "neural-anneal"  # its draws are those of the coldest temperature
+TAUGHT = ("train", "nmcmc", "nis")
+TRAINED = (*TAUGHT, "distill", COOLED)
+NEURAL = (*TRAINED, "prior")
 MODES = (*CLASSICAL, *NEURAL)
 
 
@@ -45,32 +48,73 @@ SETTINGS: dict[str, Setting] = {
     "net.width": Setting(values.at_least(1), None, TRAINED, "width of the transformer"),
     "net.layers": Setting(values.at_least(1), None, TRAINED, "number of blocks"),
     "net.heads": Setting(values.at_least(1), None, TRAINED, "attention heads"),
-    "net.head": Setting(values.one_of("tree", "softmax"), None, NEURAL, "how a token is drawn"),
-    "train.recipe": Setting(values.one_of("default", "published"), "default", TRAINED, "a set of defaults"),
-    "train.steps": Setting(values.at_least(0), None, TRAINED, "weight updates"),
+    "net.mask": Setting(
+        values.text, None, TRAINED, "past that a token sees: full, boundary, window:W (W sites) or window:W+first"
+    ),
+    "net.position": Setting(
+        values.one_of("additive", "concatenated", "rotary", "rotary-1d", "additive+rotary"),
+        None, TRAINED, "how the transformer knows a token's place; rotary alone knows displacements only",
+    ),
+    "net.backend": Setting(
+        values.one_of("auto", "reference", "sdpa", "blocks", "flex", "varlen", "flash"),
+        None, TRAINED, "what computes attention; auto: the cheapest that fits",
+    ),
+    "net.precision": Setting(values.one_of("float32", "bf16"), None, TRAINED, "of the transformer's blocks"),
+    "net.head": Setting(
+        values.one_of("tree", "softmax", "spin"), None, NEURAL,
+        "how a token is drawn: whole, or spin by spin (spin, for belief and groups of any size)",
+    ),
+    "train.recipe": Setting(values.one_of("default", "published"), "default", TAUGHT, "a set of defaults"),
+    "train.steps": Setting(values.at_least(0), None, (*TAUGHT, "distill"), "weight updates"),
     "train.batch": Setting(values.at_least(2), None, TRAINED, "states a weight update"),
     "train.microbatch": Setting(values.at_least(1), None, TRAINED, "states whose gradients fit in memory at once"),
     "train.lr": Setting(values.positive, None, TRAINED, "highest learning rate"),
+    "train.optimizer": Setting(
+        values.one_of("adamw", "muon"), None, TRAINED, "adamw, or muon for the matrices between hidden features"
+    ),
     "train.objective": Setting(
-        values.one_of("soft-distillation", "soft-likelihood", "likelihood", "reverse-kl", "rtgs"),
-        None, TRAINED, "what is minimised",
+        values.one_of(
+            "soft-distillation", "soft-likelihood", "likelihood", "reverse-kl", "rtgs", "refined", "modified-gradient"
+        ),
+        None, (*TAUGHT, COOLED), "what is minimised",
+    ),
+    "train.weight": Setting(
+        values.positive, None, (*TAUGHT, COOLED), "of the likelihood of refined states in refined, modified-gradient"
     ),
     "train.data": Setting(
-        values.text, None, TRAINED, "a chain file with spins, for likelihoods and net=linear, or self: its own draws"
+        values.text, None, TAUGHT,
+        "what likelihoods and net=linear learn from: a chain file with spins, self (own draws); default: tempering",
     ),
-    "train.states": Setting(values.at_least(100), None, TRAINED, "equilibrium states that net=linear is fitted to"),
-    "train.sweeps": Setting(values.at_least(0), None, TRAINED, "heat-bath sweeps of a distilled state"),
-    "train.reuse": Setting(values.at_least(1), None, TRAINED, "steps that one draw of states serves in distillation"),
+    "train.states": Setting(
+        values.at_least(100), None, (*TAUGHT, "distill"), "states that likelihoods, net=linear, distill learn from"
+    ),
+    "train.sweeps": Setting(
+        values.at_least(0), None, (*TAUGHT, "distill"), "Monte Carlo sweeps of a distilled or refined state"
+    ),
+    "train.reuse": Setting(values.at_least(1), None, TAUGHT, "steps that one draw of states serves in distillation"),
     "move": Setting(
         values.one_of("global", "block"), "global", ("nmcmc",),
         "whole configurations, or all rows but one of a two-dimensional lattice",
     ),
-    "local": Setting(values.at_least(0), 0, ("nmcmc",), "Metropolis sweeps after each neural step"),
+    "local": Setting(
+        values.at_least(0), 0, ("nmcmc", COOLED), "Metropolis sweeps after each neural step, or of a batch that cools"
+    ),
+    "anneal.steps": Setting(values.at_least(2), 32, (COOLED,), "temperatures of the ladder"),
+    "anneal.updates": Setting(values.at_least(1), 4, (COOLED,), "weight updates at each"),
+    "anneal.warmup": Setting(values.at_least(0), 20, (COOLED,), "weight updates at the highest before"),
+    "anneal.ladder": Setting(values.one_of("log", "linear"), "log", (COOLED,), "temperatures equidistant in it"),
+    "anneal.last": Setting(
+        values.one_of("cool", "pt"), "cool", (COOLED,), "the last draws are cooled once more, or also tempered"
+    ),
+    "distill.rounds": Setting(values.at_least(1), 4, ("distill",), "of drawing, refining and training"),
+    "distill.from": Setting(
+        values.one_of("sweeps", "pt"), "sweeps", ("distill",), "what refines: sweeps at beta, or a short tempering"
+    ),
     "init": Setting(values.text, "random", (*LOCAL, *CLUSTER, "pt"), "random, up, or a chain file to start from"),
     "spins.every": Setting(values.at_least(0), None, MODES, "keep the spins of every K-th draw, 0 for none"),
     "kernel": Setting(
         values.one_of("auto", "packed", "bit-planes", "lanes", "dense", "graph", "replicas"),
-        "auto", (*LOCAL, "pt", "population", "anneal"), "what moves the spins; auto: the fastest that fits",
+        "auto", (*LOCAL, "pt", *SCHEDULED), "what moves the spins; auto: the fastest that fits",
     ),
     "ladder": Setting(
         values.one_of("fixed", "tuned"), "fixed", ("pt",),
@@ -80,4 +124,32 @@ SETTINGS: dict[str, Setting] = {
     "houdayer": Setting(
         values.one_of("auto", "off"), "auto", ("pt",), "cluster moves between replicas, where they do not percolate"
     ),
+    "neural": Setting(
+        values.one_of("off", "coldest", "all"), None, ("pt",),
+        "temperatures whose replicas are offered states of a sampler, as of nmcmc [off]",
+    ),
+    "moves": Setting(values.at_least(1), 4, ("sequential",), "rounds of a global move and sweeps at each beta"),
+    "neural.every": Setting(values.at_least(1), None, ("pt",), "rounds from one such offer to the next [10]"),
 }  # fmt: skip
+OFFER_EVERY = 10  # rounds
+# Settings of a training that learns from what the run itself makes, and of a pilot that chooses a network.
+NOT_SEQUENTIAL = ("train.recipe", "train.data", "train.objective", "train.sweeps", "train.reuse")
+
+
+def acting(mode: str, given: dict[str, Any]) -> dict[str, Any]:
+    """{setting: value, given or default} of all that act in a mode; tempering with neural moves has a sampler."""
+    offers = mode == "pt" and given.get("neural", "off") != "off"
+    found = {key: given.get(key, setting.default) for key, setting in SETTINGS.items()
+             if mode in setting.modes or ((offers or mode == "sequential") and "nis" in setting.modes)}  # fmt: skip
+    if mode == "sequential":
+        return {key: value for key, value in found.items() if key not in NOT_SEQUENTIAL}
+    if offers:
+        return found | {"neural.every": given.get("neural.every", OFFER_EVERY)}
+    return {key: value for key, value in found.items() if not key.startswith("neural")}
+
+
+def idle(mode: str, given: dict[str, Any]) -> list[str]:
+    """Settings that were given and have no effect, as they are to be named."""
+    found = [key for key in given if key not in acting(mode, given) and key != "neural"]
+    needs = {key for key in found if mode == "pt" and (key == "neural.every" or "nis" in SETTINGS[key].modes)}
+    return [f"{key}= (without neural=coldest or all)" if key in needs else f"{key}=" for key in found]

@@ -18,7 +18,8 @@ from nmcmc.recipe import NetSettings, as_plain, build_sampler, net_from_plain
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.training import Training
 
-FORMAT, VERSION = "nmcmc-checkpoint", 1
+FORMAT, VERSION = "nmcmc-checkpoint", 2
+FIRST_TRUNK = 2  # version from which the weights of a transformer have the names they have now
 
 
 class CheckpointError(ValueError):
@@ -106,6 +107,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             pickle.UnpicklingError, zipfile.BadZipFile) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:80]
         raise CheckpointError(f"checkpoint {path} is no nmcmc checkpoint ({reason})") from None
+    if about["net"]["net"] == "transformer" and content["version"] < FIRST_TRUNK:
+        raise CheckpointError(f"checkpoint {path} holds a transformer of an older nmcmc; remove it and train anew")
     lattice = Lattice(*(tuple(item) for item in about["lattice"])) if about["lattice"] else None
     hamiltonian = Hamiltonian(
         about["n_spins"], interactions, about["constant"], lattice, about["name"], about["parameters"],

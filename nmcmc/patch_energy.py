@@ -42,6 +42,12 @@ class PatchEnergy(nn.Module):
         around = self._features(rows, self.feature_sites)  # (T, F, batch)
         return torch.baddbmm(self.inside[:, None, :], around.transpose(1, 2), self.table)
 
+    def of_given(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """The same of given tokens (batch, n_tokens) alone, (batch, n_tokens), without an array over all values."""
+        around = self._features(rows, self.feature_sites)  # (T, F, batch)
+        chosen = self.table.gather(2, tokens.T[:, None].expand_as(around))
+        return ((around * chosen).sum(1) + self.inside.gather(1, tokens.T)).T
+
     def _features(self, rows: Tensor, sites: Tensor) -> Tensor:
         return rows[sites[..., 0]] if sites.shape[-1] == 1 else rows[sites].prod(-2)
 

@@ -28,6 +28,7 @@ HOPELESS = 0.9  # share of conditionals from local fields from which no bond wil
 LONGEST_SAMPLING = 1800.0  # nominal seconds of drawing beyond which a larger bond is not taken
 SPINS_OF_A_PILOT = 2**20
 SPINS_OF_A_FIT = 2**24  # of all states of a linear fit together
+EXCESS_OF_A_FIT = 0.02  # nats that too few states may cost, where memory allows more
 FEWEST_STATES = 2000
 LARGEST_TRAINED = 1024  # spins up to which a transformer is worth its training on a CPU
 
@@ -155,7 +156,8 @@ def choose_network(hamiltonian: Hamiltonian, pilot: Pilot, target_ess: float) ->
     if pilot.net.prior in SPINWISE:
         trial = resolved(hamiltonian, replace(pilot.net, net="linear"))
         price = EXCESS * n_spins * (4 * trial.window + 5)  # times one over the states
-        states = int(min(max(4 * price / max(lack, 1e-6), FEWEST_STATES), SPINS_OF_A_FIT // n_spins))
+        wanted = min(0.25 * max(lack, 1e-6), EXCESS_OF_A_FIT)
+        states = int(min(max(price / wanted, FEWEST_STATES), SPINS_OF_A_FIT // n_spins))
         why = f"the prior lacks about {lack:.2g} nats, a fit to {states} states would cost {price / states:.2g}"
         if states >= FEWEST_STATES and price / states < 0.5 * lack:
             return Choice(trial, states, f"a linear residual is fitted: {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,19 +26,26 @@ class ProposalBatch:
 
 
 class ProposalStream:
-    """Batches of draws for every chain from one Proposal; batch number b is a function of (seed, b) alone."""
+    """Batches of draws for every chain from one Proposal; batch number b is a function of (seed, b) alone.
+
+    A proposal that several processes draw from says how many batches it draws at once (batches_at_once) and how
+    (sample_batches); see `nmcmc.distributed.SharedProposal`.
+    """
 
     def __init__(self, proposal: Proposal, n_chains: int, seed: int, beta_index: int):
         self.proposal, self.n_chains = proposal, n_chains
         self.draws_a_batch = max(getattr(proposal, "max_batch", BATCH) // n_chains, 1)
+        self.batches_at_once = getattr(proposal, "batches_at_once", 1)
         self._seed = (seed, beta_index)
-        self._cached: tuple[int, ProposalBatch] | None = None
+        self._cached: dict[int, ProposalBatch] = {}
 
     def batch(self, number: int) -> ProposalBatch:
-        """Batch `number` >= 0 (the last one is kept, since blocks need not end where batches do)."""
-        if self._cached is None or self._cached[0] != number:
-            self._cached = (number, self._draw(number))
-        return self._cached[1]
+        """Batch `number` >= 0 (those drawn last are kept, since blocks need not end where batches do)."""
+        if number not in self._cached:
+            first = number - number % self.batches_at_once
+            numbers = range(first, first + self.batches_at_once)
+            self._cached = dict(zip(numbers, self._draw(numbers), strict=True))
+        return self._cached[number]
 
     def take(self, first: int, count: int) -> ProposalBatch:
         """Proposals of draws first ... first + count - 1."""
@@ -52,13 +60,19 @@ class ProposalStream:
             *(np.concatenate(column, axis=1) for column in zip(*(vars(p).values() for p in parts), strict=True))
         )
 
-    def _draw(self, number: int) -> ProposalBatch:
+    def _draw(self, numbers: Sequence[int]) -> list[ProposalBatch]:
         seed, beta_index = self._seed
-        words = np.random.SeedSequence(seed, spawn_key=(PROPOSALS, beta_index, number))
-        rng = np.random.Generator(np.random.PCG64(words))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        words = [np.random.SeedSequence(seed, spawn_key=(PROPOSALS, beta_index, number)) for number in numbers]
+        rngs = [np.random.Generator(np.random.PCG64(word)) for word in words]
+        seeds, n = [int(rng.integers(2**63)) for rng in rngs], self.n_chains * self.draws_a_batch
+        if self.batches_at_once > 1:
+            drawn = self.proposal.sample_batches(n, seeds)
+        else:
+            drawn = [self.proposal.sample(n, torch.Generator().manual_seed(one)) for one in seeds]
+        return [self._batch(*states, rng) for states, rng in zip(drawn, rngs, strict=True)]
+
+    def _batch(self, spins: np.ndarray, log_q: np.ndarray, rng: np.random.Generator) -> ProposalBatch:
         shape = (self.n_chains, self.draws_a_batch)
-        spins, log_q = self.proposal.sample(self.n_chains * self.draws_a_batch, generator)
         energy = self.proposal.hamiltonian.energy(spins)
         if not np.isfinite(log_q).all():
             raise FloatingPointError(

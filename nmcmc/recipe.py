@@ -10,9 +10,14 @@ import torch
 from mc.hamiltonian import Hamiltonian
 from nmcmc.environment.build import FORMS, Environment
 from nmcmc.linear_fit import choose_window
-from nmcmc.networks.heads import HEADS
+from nmcmc.networks.attention import BACKENDS
+from nmcmc.networks.heads import HEADS, SpinHead
 from nmcmc.networks.linear import LinearResidual
+from nmcmc.networks.positions import Positions
+from nmcmc.networks.spin_transformer import SpinTransformer
 from nmcmc.networks.transformer import Transformer
+from nmcmc.networks.trunk import PRECISIONS, Trunk, backend_on
+from nmcmc.networks.visibility import make_visibility
 from nmcmc.priors import SPINWISE, STRONGEST_FIRST, make_prior, prior_refusal
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.tokens import Tokens, tokens_for
@@ -29,7 +34,11 @@ class NetSettings:
     patch: sizes of a token, None for a sensible one. prior: a name of `nmcmc.priors`, None for the best that applies.
     chi, form: bond and form of boundary-mps. sweeps: of belief, None for its default.
     net: "transformer", "linear", or "none" for the prior alone. window: columns to each side that a linear residual
-    looks at, None for what its samples can pay. zero_head: start as the prior exactly.
+    looks at, None for what its samples can pay. head: how a token is drawn, "tree", "softmax" or "spin"; None for
+    spin with priors that go spin by spin, else tree. zero_head: start as the prior exactly.
+    mask: the past that a token sees in each layer: "full", "boundary" (tokens with a spin of its ordered Markov
+    boundary), "window:W" (the last W sites) or "window:W+first" (and the first row or layer). position: a name of
+    `positions.POSITIONS`. backend: "auto" or a name of `attention.BACKENDS`. precision: "float32" or "bf16".
     """
 
     patch: tuple[int, ...] | None = None
@@ -39,11 +48,15 @@ class NetSettings:
     sweeps: int | None = None
     net: str = "transformer"
     window: int | None = None
-    head: str = "tree"
+    head: str | None = None
     width: int = 64
     layers: int = 1
     heads: int = 4
     zero_head: bool = True
+    mask: str = "full"
+    position: str = "additive"
+    backend: str = "auto"
+    precision: str = "float32"
 
 
 def default_steps(n_spins: int) -> int:
@@ -68,16 +81,53 @@ def build_sampler(
         settings.prior, hamiltonian, tokens, beta, chi=settings.chi, form=settings.form, sweeps=settings.sweeps,
         environment=environment,
     )  # fmt: skip
-    head = HEADS[settings.head](tokens.vocabulary)
-    network = None
+    head = SpinHead() if settings.head == "spin" else HEADS[settings.head](tokens.vocabulary)
+    network, generator = None, torch.Generator().manual_seed(seed)
     if settings.net == "transformer":
-        network = Transformer(
-            tokens.n_tokens, tokens.vocabulary, head.n_outputs, width=settings.width, layers=settings.layers,
-            heads=settings.heads, zero_head=settings.zero_head, generator=torch.Generator().manual_seed(seed),
-        )  # fmt: skip
+        trunk = trunk_of(hamiltonian, tokens, settings)
+        if settings.head == "spin":
+            linear = None if settings.window is None else LinearResidual(hamiltonian, tokens, settings.window)
+            network = SpinTransformer(hamiltonian, tokens, beta, trunk, linear, generator)
+        else:
+            network = Transformer(
+                trunk, tokens.vocabulary, head.n_outputs, zero_head=settings.zero_head, generator=generator
+            )
     elif settings.net == "linear":
         network = LinearResidual(hamiltonian, tokens, settings.window)
     return AutoregressiveSampler(hamiltonian, beta, tokens, prior, head, network)
+
+
+def retargeted(
+    sampler: AutoregressiveSampler, settings: NetSettings, beta: float, environment: Environment | None = None
+) -> AutoregressiveSampler:
+    """The same weights, shared, under the prior of another temperature; arguments as of `build_sampler`."""
+    settings = resolved(sampler.hamiltonian, settings)
+    prior = make_prior(
+        settings.prior, sampler.hamiltonian, sampler.tokens, beta, chi=settings.chi, form=settings.form,
+        sweeps=settings.sweeps, environment=environment,
+    ).to(sampler.device)  # fmt: skip
+    network = sampler.network
+    if isinstance(network, SpinTransformer):
+        network = network.at(beta)
+    return AutoregressiveSampler(
+        sampler.hamiltonian, beta, sampler.tokens, prior, sampler.head, network, sampler.canonical, sampler.max_batch
+    )
+
+
+def trunk_of(hamiltonian: Hamiltonian, tokens: Tokens, settings: NetSettings) -> Trunk:
+    """The transformer between inputs and head; ValueError for a mask, position or width that does not fit."""
+    return Trunk(
+        tokens.n_tokens,
+        width=settings.width,
+        layers=settings.layers,
+        heads=settings.heads,
+        visibility=make_visibility(settings.mask, hamiltonian, tokens),
+        positions=Positions(
+            settings.position, tokens.n_tokens, width=settings.width, heads=settings.heads, tokens=tokens
+        ),
+        backend=settings.backend,
+        precision=settings.precision,
+    )
 
 
 def tokens_of(hamiltonian: Hamiltonian, settings: NetSettings) -> Tokens:
@@ -90,7 +140,7 @@ def resolved(hamiltonian: Hamiltonian, settings: NetSettings) -> NetSettings:
 
     The prior is the strongest that applies.
     """
-    of_patches = settings.head != "tree"
+    of_patches = settings.head == "softmax"
     applicable = [prior for prior in STRONGEST_FIRST if not (of_patches and prior in SPINWISE)]
     for prior in (settings.prior,) if settings.prior else applicable:
         settings = replace(settings, prior=prior)
@@ -102,17 +152,41 @@ def resolved(hamiltonian: Hamiltonian, settings: NetSettings) -> NetSettings:
         raise ValueError(refusal)
     if settings.form not in FORMS:
         raise ValueError(f"prior.form={settings.form}: {' or '.join(FORMS)} is needed")
-    if settings.head not in HEADS:
-        raise ValueError(f"net.head={settings.head}: {', '.join(HEADS)} is needed")
-    if settings.head != "tree" and (prior in SPINWISE or settings.net == "linear"):
-        raise ValueError(f"net.head={settings.head} needs a prior of whole patches; use net.head=tree")
+    if settings.head is None:
+        by_spin = prior in SPINWISE or settings.net == "linear"
+        settings = replace(settings, head="spin" if by_spin else "tree")
+    if settings.head not in (*HEADS, "spin"):
+        raise ValueError(f"net.head={settings.head}: {', '.join(HEADS)} or spin is needed")
+    if settings.head == "softmax" and (prior in SPINWISE or settings.net == "linear"):
+        raise ValueError("net.head=softmax needs a prior of whole patches; use net.head=tree")
+    if settings.head != "spin" or prior not in SPINWISE:
+        _ = tokens.vocabulary  # ValueError where it is too large
     if settings.net not in NETS:
         raise ValueError(f"net={settings.net}: {', '.join(NETS[:-1])} or {NETS[-1]} is needed")
     if settings.net == "transformer" and settings.width % settings.heads:
         raise ValueError(f"net.heads={settings.heads} does not divide net.width={settings.width}")
+    if settings.net == "transformer":
+        check_transformer(hamiltonian, tokens, settings)
     if settings.net == "linear" and settings.window is None:
         settings = replace(settings, window=choose_window(FITTED_STATES, hamiltonian))
     return replace(settings, patch=tokens.patch or (tokens.k,))
+
+
+def check_transformer(hamiltonian: Hamiltonian, tokens: Tokens, settings: NetSettings) -> None:
+    """ValueError, one line, for settings of the transformer that no device could follow."""
+    make_visibility(settings.mask, hamiltonian, tokens)
+    Positions(settings.position, tokens.n_tokens, width=settings.width, heads=settings.heads, tokens=tokens)
+    if settings.backend not in ("auto", *BACKENDS):
+        raise ValueError(f"net.backend={settings.backend}: auto, {', '.join(BACKENDS)} is needed")
+    if settings.precision not in PRECISIONS:
+        raise ValueError(f"net.precision={settings.precision}: {' or '.join(PRECISIONS)} is needed")
+
+
+def require_backend(hamiltonian: Hamiltonian, settings: NetSettings, device: torch.device) -> None:
+    """ValueError, one line, where the attention that resolved settings ask for cannot run on a device."""
+    if settings.net == "transformer":
+        visibility = make_visibility(settings.mask, hamiltonian, tokens_of(hamiltonian, settings))
+        backend_on(device, visibility, settings.backend, settings.precision, settings.width // settings.heads)
 
 
 def published(net: NetSettings, train: TrainSettings) -> tuple[NetSettings, TrainSettings]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,14 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from mc.hamiltonian import Hamiltonian
-from nmcmc.networks.heads import SoftmaxHead, TreeHead
+from nmcmc.networks.heads import Head
 from nmcmc.networks.linear import LinearResidual
+from nmcmc.networks.spin_transformer import SpinTransformer
 from nmcmc.networks.transformer import Transformer
+from nmcmc.parts import Part, uniforms
 from nmcmc.priors.base import SpinPrior
 from nmcmc.spinwise import draw_spins, spin_log_odds, spin_log_probs
 from nmcmc.tokens import Tokens
 
 LN2 = math.log(2.0)
+NUMBERS_AT_ONCE = 2**22  # in an array while states are scored: 16 MB
 
 
 class Proposal(Protocol):
@@ -38,8 +42,8 @@ class AutoregressiveSampler(nn.Module):
     """q(s) = prod_j q(t_j | t_<j), each factor prior x network, normalised by the head.
 
     hamiltonian, beta: the target (beta in 1/J, k_B = 1).
-    tokens, prior, head: as their classes say. network: Transformer or LinearResidual, or None for the prior alone.
-    A prior that knows single spins only, and a LinearResidual, go with the tree head and are drawn spin by spin.
+    tokens, prior, head: as their classes say. network: one of those below, or None for the prior alone. A prior that
+    knows single spins only, and the networks that correct single spins, are drawn spin by spin, without softmax.
     canonical: the Z2 frame: the first spin is drawn as -1, then the whole state is flipped with probability 1/2,
     log q = log q(canonical) - ln 2. Default: on for Z2-symmetric Hamiltonians; ValueError for others.
     max_batch: most states handled at once, larger requests are split; None for about 2^19 spins, at most 512 states.
@@ -51,8 +55,8 @@ class AutoregressiveSampler(nn.Module):
         beta: float,
         tokens: Tokens,
         prior: SpinPrior,
-        head: TreeHead | SoftmaxHead,
-        network: Transformer | LinearResidual | None = None,
+        head: Head,
+        network: Transformer | SpinTransformer | LinearResidual | None = None,
         canonical: bool | None = None,
         max_batch: int | None = None,
     ):
@@ -62,14 +66,23 @@ class AutoregressiveSampler(nn.Module):
             raise ValueError("the Z2 frame needs E(-s) = E(s); this Hamiltonian has fields or odd interactions")
         self.hamiltonian, self.beta, self.tokens, self.head = hamiltonian, float(beta), tokens, head
         self.prior, self.network, self.canonical = prior, network, canonical
-        self.spinwise = prior.spinwise or getattr(network, "spinwise", False)
-        if self.spinwise and head.name != "tree":
-            raise ValueError(f"net.head={head.name} needs a prior of whole patches; use net.head=tree")
+        self.spinwise = prior.spinwise or head.name == "spin" or (network is not None and network.spinwise)
+        if self.spinwise and head.name == "softmax":
+            raise ValueError("net.head=softmax needs a prior of whole patches; use net.head=tree")
         self.max_batch = max_batch or prior.batch()
 
     @property
     def device(self) -> torch.device:
-        return self.prior.values.device
+        return self.prior.sites.device
+
+    def states_within(self, numbers: int) -> int:
+        """Most states, at least 1, for which an array of a full pass has at most so many numbers.
+
+        The largest are over all values of all tokens; where nothing looks at these, over all spins.
+        """
+        by_values = not self.prior.spinwise or (self.network is not None and not self.network.spinwise)
+        a_state = self.tokens.n_tokens * self.tokens.vocabulary if by_values else self.tokens.n_spins
+        return max(1, numbers // a_state)
 
     def prior_alone(self) -> AutoregressiveSampler:
         """The same without the network."""
@@ -88,14 +101,15 @@ class AutoregressiveSampler(nn.Module):
         return spins, log_q - (LN2 if self.canonical else 0.0)
 
     @torch.no_grad()
-    def draw_tokens(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw_tokens(self, n: int, generator: torch.Generator | Sequence[Part]) -> tuple[Tensor, Tensor]:
         """n states in one batch, on the device: spins (n, N) float32 and log q of each token (n, n_tokens) float64.
 
+        generator: of all their random numbers, or the numbered parts that make up the n states.
         log q comes in float64 from the very log-odds that decided each spin. In the canonical frame it lacks - ln 2.
         """
         if self.spinwise:
             return draw_spins(self, n, generator)
-        uniform = torch.rand(n, self.tokens.n_spins + 1, generator=generator, dtype=torch.float64).to(self.device)
+        uniform = uniforms(n, self.tokens.n_spins + 1, generator).to(self.device)
         state = self.prior.start(n)
         cache = self.network.start(n) if self.network is not None else None
         log_q = torch.empty(n, self.tokens.n_tokens, dtype=torch.float64, device=self.device)
@@ -128,10 +142,11 @@ class AutoregressiveSampler(nn.Module):
         """log q (n,) float64 of states (n, N), by a full pass; equal to what `sample` recorded up to rounding."""
         spins = np.asarray(spins)
         result = np.empty(len(spins))
+        at_once = min(self.max_batch, self.states_within(NUMBERS_AT_ONCE))
         with torch.no_grad():
-            for start in range(0, len(spins), self.max_batch):
-                part = torch.from_numpy(spins[start : start + self.max_batch].astype(np.float32)).to(self.device)
-                result[start : start + self.max_batch] = self.token_log_probs(part).sum(-1).cpu().numpy()
+            for start in range(0, len(spins), at_once):
+                part = torch.from_numpy(spins[start : start + at_once].astype(np.float32)).to(self.device)
+                result[start : start + at_once] = self.token_log_probs(part).sum(-1).cpu().numpy()
         return result - (LN2 if self.canonical else 0.0)
 
     def to_canonical(self, spins: Tensor) -> Tensor:

@@ -7,37 +7,40 @@ log-odds of each spin by itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from nmcmc.networks.heads import IMPOSSIBLE
+from nmcmc.parts import Part, uniforms
 
 
 @torch.no_grad()
-def draw_spins(sampler, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_spins(sampler, n: int, generator: torch.Generator | Sequence[Part]) -> tuple[Tensor, Tensor]:
     """As `AutoregressiveSampler.draw_tokens`: spins (n, N) float32 and log q of each token (n, n_tokens) float64."""
     prior, network, tokens = sampler.prior, sampler.network, sampler.tokens
-    linear = getattr(network, "spinwise", False)
-    uniform = torch.rand(n, tokens.n_spins + 1, generator=generator, dtype=torch.float64).to(sampler.device)
+    by_spin = network is not None and network.spinwise
+    uniform = uniforms(n, tokens.n_spins + 1, generator).to(sampler.device)
     # u < sigmoid(o) is logit(u) < o. The bound keeps u = 0 from drawing what is impossible.
     threshold = torch.logit(uniform[:, :-1]).T.clamp_min(IMPOSSIBLE / 10).contiguous()
     state = prior.start(n)
-    cache = network.start(n) if network is not None and not linear else None
+    drawing = network.start(n) if network is not None else None
     log_q = torch.zeros(tokens.n_tokens, n, dtype=torch.float64, device=sampler.device)
     token = None
     for j in range(tokens.n_tokens):
         outputs = None
-        if cache is not None:
-            outputs = network.first.expand(n, -1) if j == 0 else network.step(cache, token, j)
+        if network is not None and not by_spin:
+            outputs = network.first.expand(n, -1) if j == 0 else network.step(drawing, token, j)
         token = torch.zeros(n, dtype=torch.int64, device=sampler.device)
         for m in range(tokens.k):
             i = j * tokens.k + m
             odds = prior.log_odds(state, i)
             if outputs is not None:
                 odds = odds + outputs.gather(1, (token + (1 << m) - 1)[:, None])[:, 0]
-            elif linear:
-                odds = network.correct(odds, state.rows, i)
+            elif by_spin:
+                odds = network.correct(drawing, odds, state.rows, i)
             if i == 0 and sampler.canonical:
                 odds = torch.full_like(odds, IMPOSSIBLE)
             odds = odds.double()
@@ -64,7 +67,7 @@ def spin_log_odds(sampler, spins: Tensor) -> Tensor:
 def corrected(sampler, odds: Tensor, spins: Tensor) -> Tensor:
     """Prior log-odds (batch, N) of states (batch, N), both known, with what the network adds."""
     network, tokens = sampler.network, sampler.tokens
-    if getattr(network, "spinwise", False):
+    if network is not None and network.spinwise:
         odds = network.correct_all(odds, spins)
     elif network is not None:
         values = sampler.prior.token_values(spins)

@@ -11,6 +11,7 @@ from mc.hamiltonian import Hamiltonian
 from mc.lattice import Lattice
 
 MAX_SPINS_A_TOKEN = 12  # a head of 2^12 outputs is the largest that pays (Bialas et al., arXiv:2604.27738, fig. 4)
+MAX_SPINS_A_GROUP = 62  # of heads that go spin by spin: a token is still an int64
 DEFAULT_SPINS_A_TOKEN = 8
 
 
@@ -32,10 +33,9 @@ class Tokens:
         sites = np.array(self.sites, dtype=np.int64)
         if sites.ndim != 2 or not np.array_equal(np.sort(sites, axis=None), np.arange(sites.size)):
             raise ValueError("tokens: sites must name every spin once, shape (n_tokens, k)")
-        if sites.shape[1] > MAX_SPINS_A_TOKEN:
+        if sites.shape[1] > MAX_SPINS_A_GROUP:
             raise ValueError(
-                f"tokens: {sites.shape[1]} spins a token would need 2^{sites.shape[1]} outputs; "
-                f"at most {MAX_SPINS_A_TOKEN} spins, choose a smaller patch="
+                f"tokens: {sites.shape[1]} spins a token, at most {MAX_SPINS_A_GROUP}; choose a smaller patch="
             )
         sites.setflags(write=False)
         object.__setattr__(self, "sites", sites)
@@ -51,6 +51,12 @@ class Tokens:
 
     @property
     def vocabulary(self) -> int:
+        """2^k; ValueError where no head of that many outputs is worth its time."""
+        if self.k > MAX_SPINS_A_TOKEN:
+            raise ValueError(
+                f"tokens: {self.k} spins a token would need 2^{self.k} outputs; at most {MAX_SPINS_A_TOKEN} spins, "
+                "choose a smaller patch=, or net.head=spin with prior=belief"
+            )
         return 2**self.k
 
     @property

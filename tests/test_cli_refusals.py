@@ -171,8 +171,10 @@ REFUSED = [
     ((*NMCMC, "ising", "L=8", "train.lr=0"), ("train.lr=0: a number above 0 is needed",)),
     ((*NMCMC, "ising", "L=8", "train.batch=1"), ("train.batch=1",)),
     ((*NMCMC, "ising", "L=8", "local=-1"), ("local=-1",)),
-    ((*NMCMC, "ising", "L=4", "train.objective=likelihood"), ("train.objective=likelihood", "train.data=CHAIN.h5")),
-    ((*NMCMC, "ising", "L=4", "train.data=chain.h5"), ("train.data=chain.h5 goes with train.objective=likelihood",)),
+    (
+        (*NMCMC, "ising", "L=4", "train.objective=rtgs", "train.data=chain.h5"),
+        ("train.data=chain.h5 goes with train.objective=likelihood",),
+    ),
     (
         (*NMCMC, "ising", "L=4", "train.objective=likelihood", "train.data=missing.h5"),
         ("train.data: missing.h5: no such file",),

@@ -56,7 +56,7 @@ def transformer(build, patch, prior, size):
 
 
 PROPOSALS = {
-    "transformer alone, SK": (transformer(lambda: mc.models.sk(N=6, seed=2), (3,), "none", 0.3), (0.3, 0.9)),
+    "transformer alone, SK": (transformer(lambda: mc.models.sk(N=6, seed=2), (3,), "none", 0.2), (0.3, 0.9)),
     "transformer and local prior, glass": (transformer(glass, (1, 3), "local", 0.2), (0.3, 0.6)),
     "product law, p-spin": (
         lambda beta: ProductLaw(mc.models.pspin(N=6, p=3, seed=1), beta, [0.3, 0.6, 0.5, 0.7, 0.4, 0.6]), (0.3, 0.7)),

@@ -87,7 +87,7 @@ def test_only_the_bonds_that_are_given_are_tried(bonds, monkeypatch):
 def test_form_and_patch_stay_as_they_were_asked(monkeypatch):
     scripted(monkeypatch, lambda chi: 0.95)
     net = replace(ALONE, form="one-leg", patch=(1, 3))
-    assert choose(glass(), net=net).net == replace(net, chi=LADDER[0])
+    assert choose(glass(), net=net).net == replace(net, chi=LADDER[0], head="spin")
 
 
 def test_large_lattices_begin_with_a_larger_bond(monkeypatch):
@@ -282,14 +282,15 @@ def fit_of(hamiltonian, lack, prior="boundary-mps"):
 @pytest.mark.parametrize("prior", ["boundary-mps", "belief"])
 def test_a_fit_has_the_states_that_a_quarter_of_what_is_missing_asks_for(prior):
     hamiltonian = glass(8)
-    for lack in (0.01, 0.02):
+    for lack in (0.05, 0.1):
         choice, window, price = fit_of(hamiltonian, lack, prior)
         assert (choice.net.net, choice.net.prior, choice.net.chi) == ("linear", prior, 8)
         assert choice.net.window == window
         assert choice.states == pytest.approx(4 * price / lack, rel=1e-3)
         assert choice.why.startswith(f"a linear residual is fitted: the prior lacks about {lack:.2g} nats")
         assert f"{choice.states} states would cost {lack / 4:.2g}" in choice.why
-    assert fit_of(hamiltonian, 50.0, prior)[0].states == pilots.FEWEST_STATES
+    choice, _, price = fit_of(hamiltonian, 50.0, prior)
+    assert choice.states == pytest.approx(price / pilots.EXCESS_OF_A_FIT, rel=1e-3)  # hopeless, so fitted well
 
 
 def test_a_fit_has_to_cost_less_than_half_of_what_is_missing():

@@ -45,6 +45,7 @@ for system, (build, patch) in SYSTEMS.items():
     applies = [prior for prior in PRIORS if not prior_refusal(prior, build(), tokens_for(build(), patch))]
     CASES += [(system, prior, "tree") for prior in applies]
     CASES += [(system, prior, "softmax") for prior in applies if prior not in SPINWISE]
+    CASES += [(system, prior, "spin") for prior in applies if prior in ("local", "belief")]
 
 
 def shaken(sampler, seed, size):

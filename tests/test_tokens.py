@@ -7,6 +7,7 @@ import pytest
 
 import mc
 from mc.lattice import Lattice
+from nmcmc.recipe import NetSettings, resolved
 from nmcmc.tokens import MAX_SPINS_A_TOKEN, Tokens, group_tokens, patch_tokens, tokens_for
 
 
@@ -157,7 +158,7 @@ def test_an_asked_patch_is_taken():
 )
 def test_patches_that_do_not_fit_are_refused(hamiltonian, patch, complaint):
     with pytest.raises(ValueError, match=complaint):
-        tokens_for(hamiltonian, patch)
+        resolved(hamiltonian, NetSettings(patch=patch, head="tree"))
 
 
 def test_sites_that_are_no_permutation_are_refused_and_twelve_spins_a_token_are_not():

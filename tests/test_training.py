@@ -12,7 +12,15 @@ import torch
 import mc
 import nmcmc
 from mc.exact import exact
-from nmcmc.checkpoint import Checkpoint, CheckpointError, load_checkpoint, require_target, save_checkpoint
+from nmcmc.checkpoint import (
+    FIRST_TRUNK,
+    VERSION,
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    require_target,
+    save_checkpoint,
+)
 from nmcmc.objectives import OBJECTIVES, ReverseKL, SelfDistillation
 from nmcmc.objectives.base import Batch, StepRandomness
 from nmcmc.recipe import NetSettings, as_plain, build_sampler, net_from_plain, published, resolved
@@ -390,8 +398,10 @@ def test_a_newer_version_and_a_changed_hamiltonian_are_refused(tmp_path):
     path = tmp_path / "sampler.pt"
     save_checkpoint(path, trained()[1])
     content = torch.load(path, weights_only=True)
-    torch.save(content | {"version": 2}, path)
+    torch.save(content | {"version": VERSION + 1}, path)
     assert "newer nmcmc" in one_line(path)
+    torch.save(content | {"version": FIRST_TRUNK - 1}, path)
+    assert "older nmcmc" in one_line(path)
     couplings = {order: values.clone() for order, values in content["couplings"].items()}
     couplings[2][3] += 0.25
     torch.save(content | {"couplings": couplings}, path)

@@ -169,4 +169,15 @@ class SoftmaxHead:
         return -(torch.softmax(label, -1) * gain).sum(dtype=torch.float64)
 
 
+class SpinHead:
+    """Spin by spin, without a vocabulary: the network itself corrects the log-odds of each spin.
+
+    Its outputs are none; see `nmcmc.networks.spin_transformer`.
+    """
+
+    name = "spin"
+    n_outputs = 0
+
+
+Head = TreeHead | SoftmaxHead | SpinHead
 HEADS = {"tree": TreeHead, "softmax": SoftmaxHead}

@@ -61,11 +61,19 @@ class LinearResidual(nn.Module):
         self.register_buffer("neighbours", torch.from_numpy(sites), persistent=False)
         self.register_buffer("order", torch.from_numpy(order.copy()), persistent=False)
 
-    def correct(self, odds: Tensor, rows: Tensor, n: int) -> Tensor:
+    @property
+    def silent(self) -> bool:
+        """Whether it adds nothing to the prior."""
+        return not self.weight.any()
+
+    def start(self, batch: int) -> None:
+        """Nothing is kept from spin to spin."""
+
+    def correct(self, drawing: None, odds: Tensor, rows: Tensor, n: int) -> Tensor:
         """Log-odds (batch,) of the n-th spin from the prior's (batch,) and the drawn spins.
 
-        rows: (N + 1, batch) float, sites in rows, of which those drawn before n are read; the last row is read too
-        and does not count.
+        drawing: what `start` gave. rows: (N + 1, batch) float, sites in rows, of which those drawn before n are read;
+        the last row is read too and does not count.
         """
         weight = self.weight[n] * self.present[n]
         linear = weight[: self.n_near] @ rows.index_select(0, self.neighbours[n])

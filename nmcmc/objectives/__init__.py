@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nmcmc.objectives.likelihood import Likelihood, SoftLikelihood
+from nmcmc.objectives.refined import Refined, RefinedGradient
 from nmcmc.objectives.reverse_kl import ReverseKL, RewardToGo
 from nmcmc.objectives.self_distillation import SelfDistillation
 
@@ -12,6 +13,17 @@ OBJECTIVES = {
     "likelihood": Likelihood,
     "reverse-kl": ReverseKL,
     "rtgs": RewardToGo,
+    "refined": Refined,
+    "modified-gradient": RefinedGradient,
 }
 
-__all__ = ["OBJECTIVES", "Likelihood", "ReverseKL", "RewardToGo", "SelfDistillation", "SoftLikelihood"]
+__all__ = [
+    "OBJECTIVES",
+    "Likelihood",
+    "Refined",
+    "RefinedGradient",
+    "ReverseKL",
+    "RewardToGo",
+    "SelfDistillation",
+    "SoftLikelihood",
+]

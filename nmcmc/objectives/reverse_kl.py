@@ -24,13 +24,12 @@ class ReverseKL:
 
     @torch.no_grad()
     def batch(self, n: int, randomness: StepRandomness) -> Batch:
-        spins, log_q = draw_in_parts(self.sampler, n, randomness.torch)
+        spins, log_q = draw_in_parts(self.sampler, n, randomness)
         rewards = []
         for part in torch.split(spins, self.sampler.max_batch):
             canonical = self.sampler.to_canonical(part)
             tokens = self.sampler.prior.token_values(canonical)
-            weights = self.energy.of_all(site_rows(canonical))  # - beta E of every value
-            rewards.append(weights.gather(2, tokens.T[..., None])[..., 0].T.double())
+            rewards.append(self.energy.of_given(site_rows(canonical), tokens).double())  # - beta E
         # S = sum over tokens of ln q(t_j | past) + beta E_j(t_j | past), up to a constant
         return Batch(spins, self.advantages(log_q - torch.cat(rewards)))
 

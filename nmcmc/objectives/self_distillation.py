@@ -34,7 +34,7 @@ class SelfDistillation:
 
     def batch(self, n: int, randomness: StepRandomness) -> Batch:
         if randomness.step % self.period == 0 or self._states is None:
-            drawn, _ = draw_in_parts(self.sampler, n, randomness.torch)
+            drawn, _ = draw_in_parts(self.sampler, n, randomness)
             self._states = drawn.to(torch.int8).cpu().numpy()
         self._states = self.moved(self._states, randomness.numpy)
         return Batch(torch.from_numpy(self._states.astype(np.float32)).to(self.sampler.device))

@@ -35,8 +35,8 @@ class SpinPrior(nn.Module):
     def __init__(self, tokens: Tokens):
         super().__init__()
         self.tokens = tokens
+        self.order: list[int] = tokens.sites.reshape(-1).tolist()  # numbers: a tensor would wait for its device
         self.register_buffer("sites", torch.from_numpy(tokens.sites.copy()), persistent=False)
-        self.register_buffer("values", torch.from_numpy(tokens.table.astype("float32")), persistent=False)  # (V, k)
 
     def batch(self) -> int:
         """Most states that are drawn or scored at once in a modest amount of memory."""
@@ -44,7 +44,7 @@ class SpinPrior(nn.Module):
 
     def start(self, batch: int) -> PriorState:
         """The state before anything is drawn."""
-        return PriorState(torch.ones(self.tokens.n_spins + 1, batch, device=self.values.device))
+        return PriorState(torch.ones(self.tokens.n_spins + 1, batch, device=self.sites.device))
 
     def log_odds(self, state: PriorState, n: int) -> Tensor:
         """ln p(+)/p(-) of the n-th spin of the order given the spins before it, (batch,)."""
@@ -52,7 +52,7 @@ class SpinPrior(nn.Module):
 
     def advance(self, state: PriorState, n: int, spin: Tensor) -> None:
         """Fix the n-th spin of the order to `spin` (batch,) of +-1."""
-        state.rows[self.sites.view(-1)[n]] = spin.float()
+        state.rows[self.order[n]] = spin.float()
 
     def log_odds_of(self, spins: Tensor) -> Tensor:
         """Log-odds (batch, n_spins) of every spin of given states, in generation order."""
@@ -71,6 +71,10 @@ class Prior(SpinPrior):
     """
 
     spinwise = False
+
+    def __init__(self, tokens: Tokens):
+        super().__init__(tokens)
+        self.register_buffer("values", torch.from_numpy(tokens.table.astype("float32")), persistent=False)  # (V, k)
 
     def fix(self, state: PriorState, j: int, token: Tensor) -> None:
         """Write token j, (batch,) values, into the state."""

@@ -98,7 +98,7 @@ class BeliefPrior(SpinPrior):
     @torch.no_grad()
     def log_odds_of(self, spins: Tensor) -> Tensor:
         state = self.start(len(spins))
-        result = torch.empty(len(spins), self.tokens.n_spins, device=self.values.device)
+        result = torch.empty(len(spins), self.tokens.n_spins, device=spins.device)
         for n, site in enumerate(self.tokens.sites.reshape(-1)):
             result[:, n] = self.log_odds(state, n)
             self.advance(state, n, spins[:, site])
