@@ -39,7 +39,7 @@ from nmcmc.training import TrainSettings
 
 RESULTS = Path(__file__).parent / "results" / "ground_states.json"
 INSTANCES = 20
-LIMIT = 1.0  # CPU seconds of tempering and of simulated annealing
+LIMIT = 3.0  # CPU seconds of tempering and of simulated annealing
 EQUAL = 1e-9  # relative
 LADDER = 24  # temperatures of the tempering, as of the annealing
 
@@ -66,7 +66,7 @@ SYSTEMS = (
     System("ea2d-open-12", ea(12, "open")),
     System("ea2d-open-16", ea(16, "open")),
     System("ea2d-periodic-8", ea(8, "periodic")),
-    System("ea2d-periodic-12", ea(12, "periodic")),
+    System("ea2d-periodic-12", ea(12, "periodic"), local=200),
     System("ea3d-4", lambda seed: mc.models.ea3d(L=4, seed=seed, J="gaussian")),
 )
 

@@ -10,6 +10,11 @@ sample costs 2 tau x (CPU time of a round of one ladder, its share of proposals 
 fit_s says what it took, fit_samples how many independent samples tempering alone would have made meanwhile.
 Samplers: the belief prior alone, and with a linear residual fitted to tempering states.
 
+tau comes from the scatter of means over blocks, 2 tau / length = var(means) / var(q^2): at L = 6 a correlation of a
+few per cent lasts for hundreds of rounds, and a sum over lags that stops when it vanishes in the noise misses three
+quarters of tau. Blocks of the runs with neural moves are the runs, a few hundred rounds, so their tau is a lower
+bound, in favour of the moves.
+
 Break-even: K rounds with a proposal must be worth it, c_p < K c_s (tau_0 / tau_1 - 1), with the cost c_p of a
 proposal and of scoring the state it meets, c_s of a round, tau_0 and tau_1 without and with the moves. needed =
 1 / c_p is the number of proposals per second at which the moves begin to pay, proposals the number that are drawn.
@@ -30,7 +35,6 @@ import torch
 
 import mc
 from mc.equilibrium import equilibrium_states
-from mc.statistics import Estimate, estimate
 from mc.tempering import TemperingDriver
 from mc.weighted import effective_sample_size
 from nmcmc.linear_fit import choose_window
@@ -41,7 +45,8 @@ from nmcmc.tempering import NeuralTemperingDriver
 
 RESULTS = Path(__file__).parent / "results" / "neural_tempering.json"
 SEED = 5
-CHAINS, REPLICAS, GROUPS = 32, 2, 4  # groups of chains, whose spread is the error of tau
+CHAINS, REPLICAS = 32, 2
+BLOCKS = 8  # of a chain of tempering alone, each thousands of rounds long
 COLUMNS = ("acceptance", "ess", "tau", "tau_error", "round_us", "proposal_ms", "sample_ms", "factor",
            "break_even_ms", "needed", "proposals", "fit_s", "fit_samples", "q2_sigma")  # fmt: skip
 
@@ -78,11 +83,9 @@ SMALL = (Target(3, ladder(0.2, 0.8, 4), -1, 2, 2, 1000),)
 
 @dataclass(frozen=True)
 class Series:
-    """A run: q^2 at the coldest beta, tau_int and its error in draws, CPU seconds a draw, what the moves reported."""
+    """A run: q^2 at the coldest beta, CPU seconds a draw, acceptances and weights of the proposals."""
 
-    q2: Estimate
-    tau: float
-    tau_error: float
+    q2: np.ndarray  # (chain, draw)
     seconds: float
     accepted: np.ndarray
     log_weight: np.ndarray
@@ -102,10 +105,16 @@ def run(driver: TemperingDriver, seconds: float, least: int) -> Series:
         left = seconds / max(time.process_time() - began, 1e-3) - 1.0
         size = max(1, min(2 * size, int(draws * left), 1024))
     took = (time.process_time() - began) / draws
-    q2 = np.concatenate(kept["q2"], axis=1)
-    groups = [estimate(part).tau_int for part in np.split(q2, GROUPS)]
     moves = [np.concatenate(kept[name]) if kept[name] else np.zeros(0) for name in list(kept)[1:]]
-    return Series(estimate(q2), float(np.mean(groups)), float(np.std(groups, ddof=1) / GROUPS**0.5), took, *moves)
+    return Series(np.concatenate(kept["q2"], axis=1), took, *moves)
+
+
+def blocked_tau(q2: np.ndarray, blocks: int, mean: float) -> tuple[float, float]:
+    """tau_int in draws of series (chain, draw) and its error, from so many blocks a chain; their mean is known."""
+    length = q2.shape[1] // blocks
+    means = q2[:, : length * blocks].reshape(len(q2), blocks, length).mean(axis=2)
+    scatter = length * ((means - mean) ** 2).mean(axis=1) / (2.0 * q2.var())
+    return float(scatter.mean()), float(scatter.std(ddof=1) / len(q2) ** 0.5)
 
 
 def measured(target: Target, seconds: float) -> dict[str, dict]:
@@ -122,13 +131,13 @@ def measured(target: Target, seconds: float) -> dict[str, dict]:
     began = time.process_time()
     plain.block(20)
     sweep = (time.process_time() - began) / (2000 * ladders)  # hardly any measurements
-    tau_0 = without.tau * target.thin
+    mean, error = without.q2.mean(), without.q2.mean(axis=1).std(ddof=1) / CHAINS**0.5
+    tau_0, tau_0_error = (target.thin * value for value in blocked_tau(without.q2, BLOCKS, mean))
     sample_0 = 2e3 * tau_0 * sweep
     rows = {
         "tempering alone": {
-            "tau": tau_0, "tau_error": without.tau_error * target.thin, "round_us": 1e6 * sweep,
-            "sample_ms": sample_0, "factor": 1.0, "kernel": plain.engine.kernel, "q2": without.q2.mean,
-            "q2_error": without.q2.error, "status": without.q2.status,
+            "tau": tau_0, "tau_error": tau_0_error, "round_us": 1e6 * sweep, "sample_ms": sample_0, "factor": 1.0,
+            "kernel": plain.engine.kernel, "q2": mean, "q2_error": error, "rounds": without.q2.shape[1] * target.thin,
         }
     }  # fmt: skip
     for name, (sampler, fit) in samplers_of(target).items():
@@ -137,18 +146,20 @@ def measured(target: Target, seconds: float) -> dict[str, dict]:
         thin = 1 if target.every <= 2 else target.every // 2
         driver = NeuralTemperingDriver(hamiltonian, betas, proposals, target.every, thin=thin, init=spins, **common)
         found = run(driver, 2 * seconds, 40 * target.every // thin)
-        tau_1, a_round = found.tau * thin, found.seconds / (thin * ladders)
+        tau_1, tau_1_error = (thin * value for value in blocked_tau(found.q2, 1, mean))
+        a_round = found.seconds / (thin * ladders)
+        here, here_error = found.q2.mean(), found.q2.mean(axis=1).std(ddof=1) / CHAINS**0.5
         proposal = max(a_round - sweep, 1e-12) * target.every
         worth = target.every * sweep * (tau_0 / tau_1 - 1.0)
         sample = 2e3 * tau_1 * a_round
         rows[name] = {
             "acceptance": float(found.accepted.mean()), "ess": float(effective_sample_size(found.log_weight)),
-            "tau": tau_1, "tau_error": found.tau_error * thin, "round_us": 1e6 * a_round,
+            "tau": tau_1, "tau_error": tau_1_error, "round_us": 1e6 * a_round,
             "proposal_ms": 1e3 * proposal, "sample_ms": sample, "factor": sample / sample_0,
             "break_even_ms": 1e3 * worth if worth > 0 else None, "needed": 1.0 / worth if worth > 0 else None,
             "proposals": 1.0 / proposal, "fit_s": fit, "fit_samples": 1e3 * fit / sample_0,
-            "q2": found.q2.mean, "q2_error": found.q2.error, "status": found.q2.status,
-            "q2_sigma": (found.q2.mean - without.q2.mean) / math.hypot(found.q2.error, without.q2.error),
+            "q2": here, "q2_error": here_error, "q2_sigma": (here - mean) / math.hypot(here_error, error),
+            "rounds": found.q2.shape[1] * thin,
         }  # fmt: skip
     return rows
 

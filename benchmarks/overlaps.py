@@ -2,7 +2,7 @@
 
     python benchmarks/overlaps.py               every row (minutes); the table and benchmarks/results/overlaps.json
     python benchmarks/overlaps.py ea3d-4        rows whose name contains one of the words, the others as measured
-    python benchmarks/overlaps.py --small       two rows with few draws, for a check that it runs; writes nothing
+    python benchmarks/overlaps.py --small       three rows with few draws, for a check that it runs; writes nothing
     python benchmarks/overlaps.py --table       the table of what was measured so far
 
 q is the belief prior with a linear residual, fitted to tempering states. Its samples are weighted draws (nis), a
@@ -81,7 +81,7 @@ class Row:
 
 def rows(small: bool) -> list[Row]:
     if small:
-        return [Row(4, "bimodal", 0.9, how, 3000, 6, 500, 1000) for how in ("nis", "pt")]
+        return [Row(4, "bimodal", 0.52, how, 3000, 6, 500, 1000) for how in ("nis", "nmcmc", "pt")]
     found = []
     for J in ("bimodal", "gaussian"):
         found += [Row(4, J, 0.52, "nis", 16_000, 32, 2048), Row(4, J, 0.9, "nmcmc", 16_000, 32, 4096)]

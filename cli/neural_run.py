@@ -27,6 +27,7 @@ from nmcmc.training import HISTORY, Training
 
 SEED_OF_RESCORE = 7
 WORST_RESCORE = 1e-2  # nats; beyond this, cached and full passes are not the same law
+WORST_RESCORE_OF_BF16 = 1.0  # where only draws count, whose log q is that of the sampled log-odds
 SHARE_OF_CHECK = 0.2  # of the time of the run
 SHARE_OF_TRAINING = 0.5  # of the time of a tempering with neural moves
 
@@ -77,7 +78,8 @@ def prepare(work: Run, writer: ChainWriter, stop: Stopper):
     if trainings:
         work.extra["prior_ess"] = [training.prior_ess for training in trainings]
         writer.set_group("training", training_table(trainings, writer.betas))
-    work.extra["rescore_error"] = [checked_rescore_error(sampler) for sampler in samplers]
+    rescored = work.mode == "nmcmc" and work.settings["local"] > 0
+    work.extra["rescore_error"] = [checked_rescore_error(sampler, rescored) for sampler in samplers]
     if work.mode in LEARNING:
         work.extra |= neural.say_collapse(samplers, work.options.rng_seed, work.screen, stop)
         work.extra["ess"] = [neural.best_ess(training) for training in trainings]
@@ -192,13 +194,20 @@ def training_table(trainings: list[Training], betas: np.ndarray) -> dict[str, np
     return table
 
 
-def checked_rescore_error(sampler: AutoregressiveSampler) -> float:
-    """Rescoring difference on fresh draws; UserError when sampling and scoring are not the same law."""
+def checked_rescore_error(sampler: AutoregressiveSampler, rescored: bool = True) -> float:
+    """Rescoring difference on fresh draws; UserError when sampling and scoring are not the same law.
+
+    rescored: whether the run scores states that moved. If not, log q is that of the draws themselves, and bf16, which
+    rounds them otherwise than a full pass, does no harm.
+    """
     error = rescore_error(sampler, min(256, sampler.max_batch), SEED_OF_RESCORE)
-    if not error <= WORST_RESCORE:
+    half = getattr(getattr(sampler.network, "trunk", None), "precision", "float32") == "bf16"
+    worst = WORST_RESCORE_OF_BF16 if half and not rescored else WORST_RESCORE
+    if not error <= worst:
+        remedy = "net.precision=float32" if half else "--device cpu"
         raise UserError(
-            f"log q of a state differs by {error:.2g} nats between sampling and scoring (at most {WORST_RESCORE} is "
-            "let through); train again with a smaller train.lr=, or use --device cpu"
+            f"log q of a state differs by {error:.2g} nats between sampling and scoring (at most {worst:g} is "
+            f"let through); use {remedy}, or train again with a smaller train.lr="
         )
     return error
 

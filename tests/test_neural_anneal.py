@@ -134,7 +134,7 @@ def test_exact_ground_states_by_every_method():
         found = exact(hamiltonian, 1.0, "enumeration").ground_energy
         assert ground_energy(hamiltonian) == pytest.approx(found, abs=1e-9)
     assert ground_energy(mc.models.pspin(N=30, p=3, seed=1)) is None
-    assert ground_energy(mc.models.ea3d(L=6, seed=1)) is None
+    assert ground_energy(mc.models.sk(N=40, seed=1)) is None
 
 
 # The command line
