@@ -28,7 +28,7 @@ from nmcmc.collapse import FEWEST, states_to_watch, watch
 from nmcmc.distributed import current_team
 from nmcmc.linear_training import ROUNDS, own_states, train_linear
 from nmcmc.networks.visibility import mask_warning
-from nmcmc.objectives import OBJECTIVES
+from nmcmc.objectives import OBJECTIVES, SelfDistillation
 from nmcmc.objectives.base import Objective
 from nmcmc.recipe import FITTED_STATES, NetSettings, as_plain, build_sampler
 from nmcmc.sampler import AutoregressiveSampler
@@ -122,7 +122,7 @@ def train_sampler(
         if plan.net.net == "linear":
             return sampler, fit(sampler, plan, target, beta, screen, stop, seconds, save)
         began = time.monotonic()
-        objective = make_objective(sampler, settings, plan, target, beta, stop, 0.5 * seconds)
+        objective = make_objective(sampler, settings, plan, target, beta, screen, stop, 0.5 * seconds)
         seconds -= time.monotonic() - began
         compile_kernels(objective)
         done = checkpoint.training.step if checkpoint else 0
@@ -233,8 +233,8 @@ def best_ess(training: Training) -> float:
 
 
 def make_objective(
-    sampler: AutoregressiveSampler, settings: TrainSettings, plan: Plan, target: Target, beta: float, stop: Stopper,
-    seconds: float,
+    sampler: AutoregressiveSampler, settings: TrainSettings, plan: Plan, target: Target, beta: float,
+    screen: Screen, stop: Stopper, seconds: float,
 ) -> Objective:  # fmt: skip
     """The objective named in the settings. seconds: wall time for states that it learns from."""
     kind = OBJECTIVES[settings.objective]
@@ -246,8 +246,8 @@ def make_objective(
         n, generator = settings.states or FITTED_STATES, torch.Generator().manual_seed(settings.seed + SEED_OF_PILOT)
         states, _ = states_to_learn_from(sampler, plan, target, beta, n, generator, stop, seconds)
         if not len(states):
-            raise UserError("the time limit leaves no room for states to learn from; give a longer --time-limit, "
-                            "train.data=CHAIN.h5 or train.objective=soft-distillation")  # fmt: skip
+            screen.say("sampler: the time limit leaves no room for states; it learns from its own draws")
+            return SelfDistillation(sampler, settings.sweeps, settings.reuse)
         return kind(sampler, states)
     return kind(sampler)
 

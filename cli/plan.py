@@ -54,6 +54,7 @@ FROM_CONFIGURATIONS = ("likelihood", "soft-likelihood")
 OF_REFINED = ("refined", "modified-gradient")
 ANNEALED_WINDOW, ANNEALED_BATCH, ANNEALED_RATE = 4, 64, 0.05  # where a neural-anneal is not asked for others
 DECIDE_THE_NET = ("net", "prior", "patch", "target_ess", "train")  # first words of settings that the sampler hangs on
+OF_AN_OBJECTIVE = {"train.objective", "train.sweeps", "train.reuse"}  # settings that ask for one
 OF_LINEAR = {"net.window", "train.states"}  # settings that ask for a linear residual
 DEFAULT_STATES = 40_000
 POOR_ESS = 0.5  # of a pilot, below which another move is worth a try
@@ -131,7 +132,7 @@ def make_plan(work: Run, environments: Environments) -> Plan:
         raise UserError("net=none: a prior alone has nothing to train; use --mode prior, or leave net= out")
     if mode == COOLED:
         return Plan(net, training, None, device, {}, anneal=anneal_settings(work, training))
-    if net.net == "transformer" and net.head == "spin" and "train.objective" not in given:
+    if net.net == "transformer" and net.head == "spin" and not OF_AN_OBJECTIVE & given.keys():
         training = replace(training, objective="soft-likelihood")  # data are cheap, and find all modes
     data = given.get("train.data")
     learns = net.net == "linear" or (net.net == "transformer" and training.objective in FROM_CONFIGURATIONS)

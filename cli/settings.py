@@ -83,7 +83,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "train.data": Setting(
         values.text, None, TAUGHT,
-        "what likelihoods and net=linear learn from: a chain file with spins, self (own draws); default: tempering",
+        "what likelihoods and net=linear learn from: a chain file, self (own draws); default: tempering",
     ),
     "train.states": Setting(
         values.at_least(100), None, (*TAUGHT, "distill"), "states that likelihoods, net=linear, distill learn from"

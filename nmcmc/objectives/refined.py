@@ -13,7 +13,7 @@ a descent in both directions: the first sees what q has too much of, the second 
 
 Sum of the two divergences after 150 updates with the prior local (nats, exact by enumeration, means over instances),
 w = 0 being reverse KL, and the published gradient: SK N=14, beta 2 (three): 0.14; 0.06 at w = 1, 0.06 at w = 3;
-published 0.10, 0.11. Beta 4 (two): 1.14; 0.49, 0.33, and 0.31 at w = 10; published 0.42, 0.34. Open 4x4 Gaussian
+published 0.10, 0.11. Beta 4 (two): 1.14; 0.49, 0.33, and 0.31 at w = 10; published 0.42, 0.34. 4x4 Gaussian
 glass, beta 3, no prior (two): 10.1; 7.2, 5.4, 4.2; published 8.4, 4.0.
 """
 
