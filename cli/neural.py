@@ -264,7 +264,10 @@ def say_collapse(
             if 2.0 * n * seconds_a_state(sampler, min(FEWEST, sampler.max_batch)) > left:
                 screen.say("modes: not looked at, the time limit leaves no room")
                 return {}
-        found = watch(sampler, seed, n)
+        try:
+            found = watch(sampler, seed, n)
+        except FloatingPointError as error:
+            raise UserError(f"beta={sampler.beta:.10g}: {error}", code=1) from None
         at = f" at beta={sampler.beta:.6g}" if len(samplers) > 1 else ""
         screen.say(f"modes{at}: {found.line()}")
         rows.append(found.numbers())

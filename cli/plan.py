@@ -40,6 +40,7 @@ from nmcmc.recipe import (
     resolved,
 )
 from nmcmc.sampler import AutoregressiveSampler
+from nmcmc.tokens import MAX_SPINS_A_TOKEN
 from nmcmc.training import TrainSettings, sized
 
 NET_KEYS = {"patch": "patch", "prior": "prior", "prior.chi": "chi", "prior.form": "form", "prior.sweeps": "sweeps",
@@ -51,6 +52,7 @@ TRAIN_KEYS = {"train.steps": "steps", "train.batch": "batch", "train.microbatch"
               "train.reuse": "reuse", "train.weight": "weight", "train.states": "states",
               "train.optimizer": "optimizer"}  # fmt: skip
 FROM_CONFIGURATIONS = ("likelihood", "soft-likelihood")
+OF_TOKENS = ("reverse-kl", "rtgs")  # need the energy of every value of a token
 OF_REFINED = ("refined", "modified-gradient")
 ANNEALED_WINDOW, ANNEALED_BATCH, ANNEALED_RATE = 4, 64, 0.05  # where a neural-anneal is not asked for others
 DECIDE_THE_NET = ("net", "prior", "patch", "target_ess", "train")  # first words of settings that the sampler hangs on
@@ -134,6 +136,9 @@ def make_plan(work: Run, environments: Environments) -> Plan:
         return Plan(net, training, None, device, {}, anneal=anneal_settings(work, training))
     if net.net == "transformer" and net.head == "spin" and not OF_AN_OBJECTIVE & given.keys():
         training = replace(training, objective="soft-likelihood")  # data are cheap, and find all modes
+    if net.net == "transformer" and training.objective in OF_TOKENS and math.prod(net.patch) > MAX_SPINS_A_TOKEN:
+        raise UserError(f"train.objective={training.objective}: at most {MAX_SPINS_A_TOKEN} spins a token; choose a "
+                        "smaller patch=, or train.objective=refined")  # fmt: skip
     data = given.get("train.data")
     learns = net.net == "linear" or (net.net == "transformer" and training.objective in FROM_CONFIGURATIONS)
     if learns and data not in (None, "self"):

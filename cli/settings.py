@@ -150,6 +150,6 @@ def acting(mode: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def idle(mode: str, given: dict[str, Any]) -> list[str]:
     """Settings that were given and have no effect, as they are to be named."""
-    found = [key for key in given if key not in acting(mode, given) and key != "neural"]
+    found = [key for key in given if key not in acting(mode, given) and (key, mode) != ("neural", "pt")]
     needs = {key for key in found if mode == "pt" and (key == "neural.every" or "nis" in SETTINGS[key].modes)}
     return [f"{key}= (without neural=coldest or all)" if key in needs else f"{key}=" for key in found]

@@ -182,6 +182,10 @@ def anneal(
     clock, saved = training.cpu_seconds - time.process_time(), time.monotonic()
 
     def keep() -> None:
+        if not all(p.isfinite().all() for p in sampler.network.parameters()):
+            raise FloatingPointError(
+                f"annealing, step {training.step}: weights are not finite; use a smaller train.lr="
+            )
         training.cpu_seconds = clock + time.process_time()
         training.weights = {name: p.detach().clone() for name, p in sampler.network.state_dict().items()}
         training.best_weights = training.weights

@@ -29,6 +29,9 @@ class Refiner:
         self.hamiltonian, self.kernel = hamiltonian, kernel
         self._engine: Engine | None = None
 
+    def __getstate__(self) -> dict:
+        return vars(self) | {"_engine": None}  # other processes make their own
+
     def __call__(
         self, spins: np.ndarray, beta: float | np.ndarray, sweeps: int, rng: np.random.Generator
     ) -> np.ndarray:

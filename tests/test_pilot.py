@@ -282,7 +282,7 @@ def fit_of(hamiltonian, lack, prior="boundary-mps"):
 @pytest.mark.parametrize("prior", ["boundary-mps", "belief"])
 def test_a_fit_has_the_states_that_a_quarter_of_what_is_missing_asks_for(prior):
     hamiltonian = glass(8)
-    for lack in (0.05, 0.1):
+    for lack in (0.02, 0.04):
         choice, window, price = fit_of(hamiltonian, lack, prior)
         assert (choice.net.net, choice.net.prior, choice.net.chi) == ("linear", prior, 8)
         assert choice.net.window == window

@@ -1,6 +1,7 @@
 """Refinement: sweeps and short temperings that leave the enumerated law as it is, and gradients that use them."""
 
 import math
+import pickle
 import time
 from dataclasses import replace
 
@@ -195,3 +196,11 @@ def test_a_microbatch_changes_nothing_and_a_step_repeats(kind, make):
 def test_negative_numbers_are_refused(arguments):
     with pytest.raises(ValueError, match="at least 0 is needed"):
         Refined(sampler_of("linear"), **arguments)
+
+
+def test_a_refiner_that_has_worked_goes_to_another_process_as_it_began():
+    hamiltonian = mc.models.sk(N=10, seed=1)
+    used = Refiner(hamiltonian)
+    spins = used(np.ones((4, 10), np.int8), 1.0, 3, np.random.default_rng(1))
+    sent = pickle.loads(pickle.dumps(used))
+    assert np.array_equal(sent(np.ones((4, 10), np.int8), 1.0, 3, np.random.default_rng(1)), spins)

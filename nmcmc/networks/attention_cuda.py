@@ -6,6 +6,7 @@ always include that one: `Visibility.window` keys are a left window of window - 
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from importlib import import_module
 
@@ -37,7 +38,8 @@ def refusal(
     if name == "flash" and flash_function() is None:
         return "flash-attn is not installed; pip install 'nmcmc[flash]' (built with nvcc), or net.backend=varlen"
     if name == "varlen" and varlen_function() is None:
-        return f"torch {torch.__version__} has no varlen attention; use torch 2.10 or later, or net.backend=blocks"
+        have = f"torch {torch.__version__} has no varlen attention with windows"
+        return f"{have}; use torch 2.12 or later, or net.backend=blocks"
     return ""
 
 
@@ -65,11 +67,12 @@ def flash_cache_function():
 
 
 def varlen_function():
-    """`varlen_attn` of torch, None where it has none."""
+    """`varlen_attn` of torch, None where it has none with windows."""
     try:
-        return import_module("torch.nn.attention.varlen").varlen_attn
+        found = import_module("torch.nn.attention.varlen").varlen_attn
     except (ImportError, AttributeError):
         return None
+    return found if "window_size" in inspect.signature(found).parameters else None
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility) -> Tensor:
