@@ -11,7 +11,6 @@ from cli.output import Screen, Stopper
 from cli.plan import Plan
 from nmcmc.checkpoint import Checkpoint
 from nmcmc.distillation import SWEEPS, Distilled, distill_linear
-from nmcmc.distributed import current_team
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.training import Training, TrainSettings, train
 
@@ -35,7 +34,7 @@ def distil(
     with screen.progress(f"distilling beta={sampler.beta:.6g}", settings.steps, training.step) as update:
         training = train(
             sampler, objective, settings, training, seconds=max(seconds, neural.SHORTEST_TRAINING),
-            stop=lambda: stop.interrupted, save=save, team=current_team(),
+            stop=lambda: stop.interrupted, save=save,
             report=lambda now, steps: update(now.step, f"ESS {now.history['ess'][-1]:.3f}"),
         )  # fmt: skip
     if training.finished:

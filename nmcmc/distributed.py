@@ -108,11 +108,6 @@ def _meet(collective: Callable[..., Any], *arguments: Any) -> None:
         raise TeamError(f"another process of this run has ended ({' '.join(str(error).split())[:100]})") from None
 
 
-def asked_for() -> bool:
-    """Whether this process is one of several that a launcher like torchrun started, by its environment."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-
-
 def join(cuda: bool) -> Team:
     """Meet the other processes of the launcher (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT); blocks until all are in.
 

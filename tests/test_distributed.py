@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import mc
-from nmcmc.distributed import ALONE, SharedProposal, Team, TeamError, asked_for, join, lay, serve
+from nmcmc.distributed import ALONE, SharedProposal, Team, TeamError, join, lay, serve
 from nmcmc.importance import ImportanceDriver
 from nmcmc.metropolis import NeuralDriver
 from nmcmc.objectives import OBJECTIVES
@@ -154,7 +154,6 @@ def process(rank, port, task, path):
     """What each of two processes runs."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    assert asked_for()
     team = join(cuda=False)
     if team.rank:
         serve(team, torch.device("cpu"))
