@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cli.results import smallest_mode_length
+from mc.analysis import smallest_mode_length
 from mc.chain_layout import read_hamiltonian
 from mc.chain_tree import tree
 from mc.ensemble import Ensemble

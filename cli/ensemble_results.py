@@ -12,8 +12,9 @@ import numpy as np
 
 from cli.ensemble_physics import physics_lines
 from cli.errors import UserError
-from cli.results import COLUMNS, Results
+from cli.results import COLUMNS
 from cli.tables import short_table, table
+from mc.analysis import Results
 from mc.chain_lock import ChainError
 from mc.disorder import Average, Summary
 from mc.ensemble import Ensemble, is_ensemble, open_ensemble, spelled

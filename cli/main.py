@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+import cli.reading
 from cli.errors import UserError
 from cli.options import Options
 from cli.settings import MODES
@@ -25,7 +26,6 @@ app = typer.Typer(
 )
 
 Words = Annotated[list[str], typer.Argument(metavar="MODEL [key=value ...]", help="see: nmcmc models")]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="chain or ensemble files")]
 Mode = Annotated[str | None, typer.Option("--mode", help=" ".join(MODES))]
 Out = Annotated[Path | None, typer.Option("--out", help="chain file [default: ./MODEL-KEYS-MODE.h5]")]
 Draws = Annotated[int, typer.Option("--draws", help="stored draws a chain (and temperature)")]
@@ -48,7 +48,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="no output but errors (and 
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", help="hand instances= to a Dask cluster: its address, or local")
 ]
-Merged = Annotated[Path, typer.Option("--out", help="chain or ensemble file to make")]
 Ground = Annotated[bool, typer.Option("--ground", help="ground state by matching (planar, no field; needs no beta=)")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object as the last line")]
 
@@ -119,62 +118,6 @@ def train_command(
     _run("train", words, "train", options)
 
 
-@app.command("analyze")
-def analyze_command(files: Files, as_json: Json = False):
-    """Observables of chain files with errors, autocorrelation times and R-hat."""
-    from cli.ensemble_results import is_ensemble, print_analysis
-    from cli.results import analyse, opened
-    from cli.results import as_json as to_json
-    from cli.tables import diagnostics, table, verdict
-
-    chains = [path if is_ensemble(path) else opened(path) for path in files]  # all, before the first is worked on
-    for chain in chains:
-        if isinstance(chain, Path):
-            print_analysis(chain, as_json)
-            continue
-        results = analyse(chain)
-        print(f"{chain.path}: {describe(chain)}")
-        for line in table(results) + verdict(results) + diagnostics(results):
-            print(line)
-        if as_json:
-            print(to_json("analyze", chain, results, {}))
-
-
-@app.command("status")
-def status_command(files: Files, as_json: Json = False):
-    """How far runs are, also while they go on."""
-    import json
-
-    from cli.ensemble_results import is_ensemble, print_status
-    from cli.results import opened
-
-    for chain in [path if is_ensemble(path) else opened(path) for path in files]:
-        if isinstance(chain, Path):
-            print_status(chain, as_json)
-            continue
-        print(f"{chain.path}: {describe(chain)}")
-        if as_json:
-            print(json.dumps({"command": "status", "out": str(chain.path), "mode": chain.mode, "draws": chain.n_draws,
-                              "chains": chain.n_chains, "complete": chain.complete}))  # fmt: skip
-
-
-@app.command("merge")
-def merge_command(files: Files, out: Merged, quiet: Quiet = False, as_json: Json = False):
-    """Join files of several machines: chains of one target side by side, different targets into an ensemble."""
-    from cli.merge import merge
-    from cli.output import Screen
-
-    merge(files, out, Screen(quiet), as_json)
-
-
-def describe(chain) -> str:
-    """A chain in one line: its mode, its size, its training."""
-    size = f"mode {chain.mode}, {chain.n_chains} chains x {chain.n_draws} draws x {len(chain.betas)} temperatures"
-    steps = chain.training.get("step")
-    trained = f", {int(steps[-1])} training steps" if steps is not None and len(steps) else ""
-    return f"{size}{trained}, {'complete' if chain.complete else 'incomplete'}"
-
-
 @app.command("exact")
 def exact_command(words: Words, ground: Ground = False, as_json: Json = False):
     """Exact ln Z, energy and heat capacity, where some method reaches the model; or the ground state alone."""
@@ -241,6 +184,9 @@ def models_command():
     for name, setting in SETTINGS.items():
         default = "" if setting.default is None else f" [{setting.default}]"
         print(f"  {name + '=':<18} {setting.about}{default}")
+
+
+cli.reading.add_commands(app)
 
 
 def main() -> None:

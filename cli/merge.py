@@ -19,8 +19,9 @@ from cli.ensemble_results import is_ensemble, lines_of
 from cli.ensemble_results import opened as opened_ensemble
 from cli.errors import UserError
 from cli.output import Screen
-from cli.results import analyse, as_json, opened, store
+from cli.results import as_json, opened, store
 from cli.tables import diagnostics, table, verdict
+from mc.analysis import analyse
 from mc.chain import resume_chain
 from mc.chain_lock import ChainError, WriterLock, reason, replacement, writable_target
 from mc.chain_tree import Source

@@ -14,9 +14,9 @@ from cli.environments import Environments
 from cli.errors import UserError
 from cli.output import Stopper
 from cli.plan import make_plan
-from cli.results import Results
 from cli.settings import COOLED, LEARNING
 from cli.work import Run
+from mc.analysis import Results
 from mc.chain import ChainWriter
 from nmcmc.distributed import SharedProposal, current_team
 from nmcmc.importance import ImportanceDriver

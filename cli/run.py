@@ -19,11 +19,12 @@ from cli.configuration import first_difference
 from cli.errors import UserError
 from cli.options import Options
 from cli.output import Screen, Stopper
-from cli.results import analyse, as_json, opened, store
+from cli.results import as_json, opened, store
 from cli.settings import CLASSICAL, COOLED, LEARNING, NEURAL, acting
 from cli.settings import idle as idle_settings
 from cli.tables import diagnostics, short_table, table, verdict
 from cli.work import Run
+from mc.analysis import analyse
 from mc.chain import Chain, ChainError, ChainWriter, create_chain, resume_chain
 from mc.chain_lock import WriterLock, writable_target
 from mc.record import record
@@ -68,6 +69,7 @@ def run(command: str, target: Target, mode: str, given: dict[str, Any], options:
             from cli import neural_tempering
 
             driver = neural_tempering.prepare(work, driver, writer, stop)
+        count_costs(work, writer)
         if driver is not None and writer.committed_draws < options.draws:
             sample(work, driver, writer, stop)
         if mode == COOLED:
@@ -201,6 +203,13 @@ def announce(work: Run, writer: ChainWriter, idle: list[str]) -> None:
         screen.say(f"complete: {there} draws a chain are there; more with a larger --draws")
     elif there:
         screen.say(f"going on from draw {there}")
+
+
+def count_costs(work: Run, writer: ChainWriter) -> None:
+    """What came before the draws into the file; a training that was found again is counted once."""
+    writer.set_asked(work.options.draws)
+    before, now = writer.seconds, work.seconds
+    writer.set_seconds(build=before["build"] + now["build"], train=max(before["train"], now["train"]))
 
 
 def must_prepare(work: Run, writer: ChainWriter) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cli.results import Results
+from mc.analysis import Results
 from mc.equilibration import NO, NOT_SHOWN, YES
 from mc.statistics import R_HAT_LIMIT, Estimate
 

@@ -12,12 +12,16 @@ _use_own_cache()  # before the first compiled function is made
 # ruff: noqa: E402 - the kernels come after that
 # isort: split
 from mc import models
+from mc.analysis import Results, analyse
 from mc.chain import Chain, ChainError, open_chain
 from mc.ensemble import Ensemble, open_ensemble
 from mc.hamiltonian import Hamiltonian
 from mc.lattice import Lattice
 
-__all__ = ["Chain", "ChainError", "Ensemble", "Hamiltonian", "Lattice", "models", "open_chain", "open_ensemble"]
+__all__ = [
+    "Chain", "ChainError", "Ensemble", "Hamiltonian", "Lattice", "Results", "analyse", "models", "open_chain",
+    "open_ensemble",
+]  # fmt: skip
 
 # Numba's OpenMP layer shares its pool with PyTorch and resets PyTorch's number of threads at every kernel: small
 # matrix products then spin on all cores, at twice the CPU time. Another layer can be had by NUMBA_THREADING_LAYER.

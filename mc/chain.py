@@ -8,7 +8,8 @@
 
 The attribute `committed_draws` is the length of the chain: readers stop there, and a writer cuts off whatever lies
 beyond. Every group opens in xarray and arviz as it is (see `mc.chain_layout`). Beside the attributes of the contract
-there are `run_id` (a restarted run has another one), `versions` of the libraries, and `committed_spin_draws` and
+there are `run_id` (a restarted run has another one), `versions` of the libraries, `cpu_seconds_build`, `_train` and
+`_sample` (what the committed draws cost), `asked_draws` (how many a chain is to have), and `committed_spin_draws` and
 `spins_every` on /configurations; /hamiltonian has `lattice_shape` and `lattice_periodic` where there is a lattice.
 
 A commit is atomic, which is more than the contract asks. The writer copies the committed file to a hidden sibling,
@@ -112,6 +113,8 @@ def create_chain(
         file.attrs["rng_seed"] = int(rng_seed)
         file.attrs["complete"] = 0
         file.attrs["committed_draws"] = 0
+        for part in layout.PARTS_OF_A_RUN:
+            file.attrs[f"cpu_seconds_{part}"] = 0.0
         layout.write_hamiltonian(file.create_group("hamiltonian"), hamiltonian)
         for group, variables in zip(layout.SAMPLED_GROUPS, (posterior, sample_stats), strict=True):
             variables = {name: layout.Variable(*given) for name, given in variables.items()}
@@ -165,6 +168,7 @@ class ChainWriter:
 
     path, config, mode, betas (B,), n_chains, n_spins: as in the file.
     complete: whether the run was declared finished. seconds_of_last_commit: 0 before the first one.
+    seconds: CPU seconds of the parts of the run, {build, train, sample}, NaN where nobody counted them.
     warning: a text where the file system knows no locks, else None.
     """
 
@@ -180,6 +184,7 @@ class ChainWriter:
             self.mode = file.attrs["mode"]
             self.config = json.loads(file.attrs["config"])
             self.complete = bool(file.attrs["complete"])
+            self.seconds = layout.seconds_of(file.attrs)
             # (draws, rows of stored spins) in the file: one tuple, so that an interrupt cannot part them
             self._committed = committed_lengths(file)
             self.betas = file["posterior/beta"][()]
@@ -197,7 +202,7 @@ class ChainWriter:
         self._appended: list[_Block] = []
         self._new_betas = False
         self._tables: dict[str, tables.Table] = {}
-        self._attributes: dict[str, str] = {}
+        self._attributes: dict[str, str | float | int] = {}
 
     def __repr__(self) -> str:
         return f"ChainWriter({self.path}, {self.committed_draws} draws committed, {self.pending_draws} pending)"
@@ -344,6 +349,17 @@ class ChainWriter:
         self._attributes["config"] = layout.to_json(config, "the configuration")
         if command is not None:
             self._attributes["command"] = command
+
+    def set_seconds(self, **seconds: float) -> None:
+        """Give the CPU seconds that parts of the run have cost so far: build, train, sample. For the next commit."""
+        if not seconds.keys() <= set(layout.PARTS_OF_A_RUN):
+            raise ValueError(f"set_seconds: {', '.join(seconds)}; the parts are {', '.join(layout.PARTS_OF_A_RUN)}")
+        self.seconds |= seconds
+        self._attributes |= {f"cpu_seconds_{part}": float(value) for part, value in seconds.items()}
+
+    def set_asked(self, draws: int) -> None:
+        """Give the number of draws a chain is to have in the end, at the next commit."""
+        self._attributes["asked_draws"] = int(draws)
 
     def commit_is_due(self, min_seconds: float = 10.0) -> bool:
         """Whether it is time to commit: so rarely that commits take at most about a twentieth of the time.

@@ -24,6 +24,7 @@ from mc.lattice import Lattice
 
 SCHEMA, SCHEMA_VERSION = "nmcmc-chain", 1
 SAMPLED_GROUPS = ("posterior", "sample_stats")
+PARTS_OF_A_RUN = ("build", "train", "sample")
 TAU_INT_DEFINITION = (
     "integrated autocorrelation time, physics convention: 1/2 + sum over t >= 1 of rho(t), in stored draws; "
     "0.5 = uncorrelated; n_eff = n / (2 tau_int)"
@@ -50,6 +51,11 @@ def units_of(name: str, energy_unit: str) -> str:
         return energy_unit
     known = {"beta": f"1/{energy_unit}", "susceptibility": f"1/{energy_unit}", "seconds": "s"}
     return known.get(name, "dimensionless")
+
+
+def seconds_of(attributes: Mapping[str, Any]) -> dict[str, float]:
+    """CPU seconds of the parts of a run from the attributes of its file, NaN where nobody counted them."""
+    return {part: float(attributes.get(f"cpu_seconds_{part}", math.nan)) for part in PARTS_OF_A_RUN}
 
 
 def stored_array(values: Any, what: str) -> tuple[np.ndarray, bool]:

@@ -52,7 +52,9 @@ class Chain:
     """A chain file, read only, as it was committed when it was opened; made by `open_chain`.
 
     config, mode, command, rng_seed, complete, attributes: from the root of the file. betas: (B,).
-    n_draws, n_chains, n_spins: numbers of committed draws per chain, of chains, of spins.
+    n_draws, n_chains, n_spins: numbers of committed draws per chain, of chains, of spins. asked_draws: how many a
+        chain is to have, -1 where that is not known.
+    seconds: CPU seconds of all threads, {build, train, sample}, without imports and compilation; NaN if not counted.
     posterior, sample_stats: {name: (chain, draw, beta, own axes ...)}, read when asked for.
     observables: {name: {"mean": (B, ...), "error": ..., ...}}. diagnostics, training: {name: array}.
     """
@@ -67,6 +69,8 @@ class Chain:
             self.config: dict[str, Any] = json.loads(file.attrs["config"])
             self.rng_seed = int(file.attrs["rng_seed"])
             self.complete = bool(file.attrs["complete"])
+            self.seconds = layout.seconds_of(file.attrs)
+            self.asked_draws = int(file.attrs.get("asked_draws", -1))
             self.n_draws, self._spin_rows = committed_lengths(file)
             self.betas: np.ndarray = file["posterior/beta"][()]
             self.n_chains = len(file["posterior/chain"])

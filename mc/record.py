@@ -37,12 +37,17 @@ def record(
     the next; ChainError when the last one does not succeed for ten minutes, or for a state of another sampler.
     """
     began = time.monotonic()
+    clock, before = time.process_time(), writer.seconds["sample"]
+
+    def settle() -> None:
+        writer.set_state(driver.state() | {"warmed_up": np.array(warmed_up)})
+        writer.set_seconds(sample=before + time.process_time() - clock)
 
     def commit_if_due() -> None:
         patience = min(commit_seconds, FIRST_COMMIT_SECONDS + 0.5 * (time.monotonic() - began))
         full = writer.pending_bytes > MAX_PENDING_BYTES
         if full or writer.commit_is_due(patience):
-            writer.set_state(driver.state() | {"warmed_up": np.array(warmed_up)})
+            settle()
             _commit(writer, stop, warn, needed=full)
 
     state = writer.state()
@@ -74,7 +79,7 @@ def record(
         # Blocks at most double, so that one slow block cannot be followed by a far slower one.
         size = max(1, min(2 * size, int(size * BLOCK_SECONDS / took)))
     if not state or (warmed_up, drawn) != start:
-        writer.set_state(driver.state() | {"warmed_up": np.array(warmed_up)})
+        settle()
     _commit(writer, stop, warn, needed=True)
     return writer.committed_draws
 

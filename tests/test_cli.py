@@ -17,7 +17,8 @@ import pytest
 import cli.main
 import cli.neural
 import cli.output
-from cli import arguments, configuration, results, settings, tables, values
+from cli import arguments, configuration, settings, tables, values
+from mc.analysis import Results
 from mc.chain import ChainWriter, open_chain
 from mc.chain_lock import WriterLock
 from mc.statistics import Estimate
@@ -572,22 +573,22 @@ def test_what_differs_is_said_in_the_words_of_the_command_line():
 def test_tables_keep_their_columns_whatever_the_numbers():
     odd = Estimate(-1.234567e10, 1.2e100, 1e7, math.nan, 1e12, 826.7555, 10, "not converged", "do something")
     good = Estimate(1.0, 0.1, 0.5, 0.1, 100.0, 1.0, 100)
-    found = results.Results(np.array([0.1, 0.2]), {"energy": [odd, good], "magnetization": [good, odd]})
+    found = Results(np.array([0.1, 0.2]), {"energy": [odd, good], "magnetization": [good, odd]})
     lines = tables.table(found)
     assert all(len(line.split()) >= 7 for line in lines)
     for line in lines:  # numbers end where their column does, and a blank follows
         assert [line[end] != " " and line[end + 1 : end + 2].strip() for end in (9, 43, 53, 62, 71, 80)] == [""] * 6
     assert tables.verdict(found) == ["not converged: energy, magnetization at beta 0.1, 0.2: do something"]
     assert tables.short_table(found)[1].endswith("not converged")
-    assert tables.verdict(results.Results(np.array([0.1]), {"energy": [good]})) == [tables.GOOD]
+    assert tables.verdict(Results(np.array([0.1]), {"energy": [good]})) == [tables.GOOD]
 
 
 def test_the_verdict_names_what_no_error_bar_shows():
     good = Estimate(1.0, 0.1, 0.5, 0.1, 100.0, 1.0, 100)
-    found = results.Results(np.array([0.1, 0.2]), {"log_z": [good, good]}, {"log_z_exact": [1.3, 1.6]})
+    found = Results(np.array([0.1, 0.2]), {"log_z": [good, good]}, {"log_z_exact": [1.3, 1.6]})
     (line,) = tables.verdict(found)
     assert line.startswith("wrong: log_z at beta 0.2 is over 5 sigma off its exact value")
-    found = results.Results(np.array([0.1]), {"log_z": [good]}, {"ess": [0.9], "ess_mc": [0.1]})
+    found = Results(np.array([0.1]), {"log_z": [good]}, {"ess": [0.9], "ess_mc": [0.1]})
     (line,) = tables.verdict(found)
     assert line.startswith("dropped modes: ESS is 0.900 on the sampler's own draws but 0.100 on Monte Carlo states")
 
