@@ -2,13 +2,15 @@
 
 Numba looks for changes in the file of a function, not in those of the functions it calls, and keeps its cache beside
 the source. After an update old machine code would be run without a word, or its index could not be read. So the name
-of the folder is a digest of all source files. `NUMBA_CACHE_DIR` in the environment overrules it.
+of the folder is a digest of all source files that compiled code can depend on. `NUMBA_CACHE_DIR` in the environment
+overrules it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -21,10 +23,32 @@ UNUSED_DAYS = 30  # after which folders of other versions are removed
 PACKAGES = ("mc", "nmcmc")  # that have compiled functions
 
 
+COMPILES = re.compile(r"\b(?:n?jit|overload|intrinsic|vectorize)\b")
+IMPORTS = re.compile(r"^\s*(?:from\s+([\w.]+)\s+import\s+(\([^)]*\)|[^\n]*)|import\s+([\w.]+))", re.MULTILINE)
+
+
+def sources(root: Path) -> list[Path]:
+    """The files below `root` that compile functions (by Numba), and all of these packages that they import."""
+    texts = {path: path.read_text("utf-8") for package in PACKAGES for path in (root / package).rglob("*.py")}
+    todo, found = [path for path, text in texts.items() if COMPILES.search(text)], set()
+    while todo:
+        path = todo.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for module, names, plain in IMPORTS.findall(texts[path]):
+            module = module or plain
+            modules = [module, *(f"{module}.{name}" for name in re.findall(r"\w+", names))]
+            places = [root.joinpath(*one.split(".")) for one in modules]
+            todo += [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")
+                     if file in texts]  # fmt: skip
+    return sorted(found)
+
+
 def digest() -> str:
-    """16 hexadecimal digits that change with any source file of these packages."""
+    """16 hexadecimal digits that change with any source file that compiled code can depend on."""
     root, found = Path(__file__).parent.parent, hashlib.sha256()
-    for path in sorted(path for package in PACKAGES for path in (root / package).rglob("*.py")):
+    for path in sources(root):
         found.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return found.hexdigest()[:16]
 

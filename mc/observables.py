@@ -73,23 +73,9 @@ def summarize_one(
     plain = {name: values for name, values in series.items() if name not in OF_PAIRS or "overlap" not in series}
     table = {name: mean(over_axes(values)) for name, values in plain.items()}
     if "magnetization" in series:
-        m = np.asarray(series["magnetization"], np.float64)
-        moments = {"abs": over_axes(np.abs(m)), "m2": over_axes(m**2), "m4": over_axes(m**4)}
-        table["abs_magnetization"] = mean(moments["abs"])
-        table["m2"], table["m4"] = mean(moments["m2"]), mean(moments["m4"])
-        table["binder"] = of_means(
-            lambda a: 1.0 - a["m4"] / (3.0 * a["m2"] ** 2), {name: moments[name] for name in ("m2", "m4")}
-        )
-        table["susceptibility"] = of_means(
-            lambda a: beta * n_spins * (a["m2"] - a["abs"] ** 2), {name: moments[name] for name in ("m2", "abs")}
-        )
+        table |= _of_magnetization(series["magnetization"], n_spins, beta, mean, of_means)
     if "energy" in series:
-        # <E^2> - <E>^2 of two numbers of order N^2 would lose the digits of a variance of order N.
-        e = np.asarray(series["energy"], np.float64)
-        finite = np.isfinite(e)  # a state of weight zero may have an infinite energy
-        e = e - (e[finite].mean() if finite.any() else 0.0)
-        powers = {"e": over_axes(e), "e2": over_axes(e**2)}
-        table["heat_capacity"] = of_means(lambda a: beta**2 * (a["e2"] - a["e"] ** 2), powers)
+        table["heat_capacity"] = _heat_capacity(series["energy"], beta, of_means)
     if beta == 0:  # zero by definition, which no statistics need judge
         table |= {
             name: Estimate(0.0, 0.0, n_draws=table[name].n_draws)
@@ -103,3 +89,26 @@ def summarize_one(
         optional = (series.get("link_overlap"), series.get("overlap_k2") if length is not None else None)
         table |= overlap_observables(series["overlap"], n_spins, *optional, length)
     return table
+
+
+def _of_magnetization(magnetization: np.ndarray, n_spins: int, beta: float, mean, of_means) -> dict[str, Estimate]:
+    """Moments of m and what they make. Each array goes as soon as it can: long chains fill the memory."""
+    m = np.asarray(magnetization, np.float64)
+    size, m2 = over_axes(np.abs(m)), over_axes(m**2)
+    table = {"abs_magnetization": mean(size), "m2": mean(m2)}
+    susceptibility = of_means(lambda a: beta * n_spins * (a["m2"] - a["abs"] ** 2), {"m2": m2, "abs": size})
+    del size
+    m4 = over_axes(np.square(m**2))
+    table["m4"] = mean(m4)
+    table["binder"] = of_means(lambda a: 1.0 - a["m4"] / (3.0 * a["m2"] ** 2), {"m2": m2, "m4": m4})
+    table["susceptibility"] = susceptibility
+    return table
+
+
+def _heat_capacity(energy: np.ndarray, beta: float, of_means) -> Estimate:
+    # <E^2> - <E>^2 of two numbers of order N^2 would lose the digits of a variance of order N.
+    e = np.asarray(energy, np.float64)
+    finite = np.isfinite(e)  # a state of weight zero may have an infinite energy
+    e = e - (e[finite].mean() if finite.any() else 0.0)
+    powers = {"e": over_axes(e), "e2": over_axes(e**2)}
+    return of_means(lambda a: beta**2 * (a["e2"] - a["e"] ** 2), powers)

@@ -16,12 +16,13 @@ Independent weighted draws are the subject of ``mc.weighted``.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-WINDOW_S = 1.5  # Wolff's S: the assumed ratio of the exponential to the integrated time
+from mc.gamma_method import autocovariance, gamma_method, scatter
+
 R_HAT_LIMIT = 1.05
 HOPELESS_R_HAT = 2.0  # beyond, the chains have hardly met, and no length can be read off them
 ENOUGH_TAU = 50  # a chain of fewer integrated times than this is called short
@@ -63,8 +64,9 @@ def estimate(x) -> Estimate:
     """Mean of a series with the error of the Gamma method (Wolff 2004) and the split R-hat beside it.
 
     The autocovariance is pooled over the chains about their common mean, summed up to Wolff's automatic
-    window (S = 1.5) and corrected for its O(1/N) bias.  The Gamma method can only see what happened
-    inside the chains, so where R-hat exceeds 1.05 the error is the larger of its own and of
+    window (S = 1.5) and corrected for its O(1/N) bias; where blocks of the chains scatter more than that, beyond
+    chance, error and tau_int are those of the blocks (``mc.gamma_method``).  The Gamma method can only see what
+    happened inside the chains, so where R-hat exceeds 1.05 the error is the larger of its own and of
     std(chain means) / sqrt(chains); a single chain is cut into its two halves for that purpose.
 
     Args:
@@ -80,14 +82,17 @@ def estimate(x) -> Estimate:
         return Estimate(float(x[0, 0]), 0.0, n_draws=x.size, status="constant", advice=advice)
     if draws < 2:
         return _estimate_without_time(x)
-    r_hat = split_r_hat(x)
     centre, scale, y = _standardise(x)
-    error, tau, tau_error = _gamma_method(y - y.mean())
+    pieces = _pieces(y)
+    r_hat = _r_hat(pieces)
+    rest = float(y.mean())
+    y -= rest
+    error, tau, tau_error, _, _ = gamma_method(y)
     if r_hat > R_HAT_LIMIT:
-        error = max(error, _scatter(y if chains > 1 else _halves(y)))
+        error = max(error, scatter(y if chains > 1 else np.stack(pieces)))
     status, advice = _verdict(r_hat, tau, draws)
-    mean, n_eff = centre + scale * float(y.mean()), x.size / (2 * tau)
-    return Estimate(mean, scale * error, tau, tau_error, n_eff, r_hat, x.size, status, advice)
+    n_eff = x.size / (2 * tau)
+    return Estimate(centre + scale * rest, scale * error, tau, tau_error, n_eff, r_hat, x.size, status, advice)
 
 
 def estimate_function(function: Function, series: Mapping[str, object]) -> Estimate:
@@ -113,7 +118,7 @@ def estimate_function(function: Function, series: Mapping[str, object]) -> Estim
     first = next(iter(series.values()))
     if first.size == 0:
         return _estimate_without_time(first)
-    value, projected, reason = linearise(function, series, np.full(first.shape, 1 / first.size))
+    value, projected, reason = linearise(function, series)
     if reason:
         return Estimate(value, math.nan, n_draws=first.size, status="not finite", advice=reason)
     result = replace(estimate(projected), mean=value)
@@ -136,18 +141,29 @@ def split_r_hat(x) -> float:
         ValueError: as ``estimate``.
     """
     x = as_series(x, "x")
-    draws = x.shape[1]
-    pieces = _halves(x) if draws >= 4 else x
-    if draws < 2 or len(pieces) < 2 or np.ptp(pieces) == 0:
-        return math.nan
-    # The range, not the variance: the variance of equal numbers can be a rounding error above zero.
-    if not np.ptp(pieces, axis=1).any():
-        return math.inf
-    y = _standardise(pieces)[2]
-    length = y.shape[1]
-    within = y.var(axis=1, ddof=1).mean()
-    between = y.mean(axis=1).var(ddof=1)
-    return math.sqrt((length - 1) / length + between / within)
+    return _r_hat(_pieces(_standardise(x)[2])) if x.shape[1] >= 2 else math.nan
+
+
+def autocorrelation(x, lags: int) -> np.ndarray:
+    """rho(t) for t = 0 .. lags, about the mean of all chains and averaged over their pairs; (lags + 1,).
+
+    nan where the draws never change. Fewer lags where a chain is shorter.
+
+    Args:
+        x: (chains, draws), real.
+
+    Raises:
+        ValueError: as ``estimate``; no draws, or lags < 0.
+    """
+    x = as_series(x, "x")
+    if lags < 0 or x.size == 0:
+        raise ValueError(f"autocorrelation: {x.shape[1]} draws, {lags} lags; at least 1 and 0 are needed")
+    lags = min(lags, x.shape[1] - 1)
+    if np.ptp(x) == 0:
+        return np.full(lags + 1, math.nan)
+    y = _standardise(x)[2]
+    gamma = autocovariance(y - y.mean(), lags)
+    return gamma / gamma[0]
 
 
 def jackknife(function: Function, series: Mapping[str, object], n_blocks: int = 64) -> tuple[float, float]:
@@ -196,37 +212,44 @@ def longest_rejection(accepted) -> int:
     return int(np.diff(np.flatnonzero(fenced)).max(initial=1)) - 1
 
 
-def linearise(function: Function, series: Mapping[str, np.ndarray], weight: np.ndarray):
+def linearise(function: Function, series: Mapping[str, np.ndarray], weight: np.ndarray | None = None):
     """Value of f at the (weighted) means and the series whose mean fluctuates as f does.
 
     Args:
         function: takes {name: float}, returns float.
-        series: {name: array}, all of the shape of ``weight``.
-        weight: non-negative, sum 1.
+        series: {name: array}, all of one shape.
+        weight: in that shape, non-negative, sum 1; None for equal weights.
 
     Returns:
-        (value, projected, reason): f at the means, sum_a (df/da)(a - <a>) in the shape of ``weight``,
+        (value, projected, reason): f at the means, sum_a (df/da)(a - <a>) in the shape of the series,
         and "" or, if f or its gradient is not finite there, why (projected is then None).
     """
-    shift = {name: float(x.mean()) for name, x in series.items()}  # so that a constant has no rounding
-    means = {name: shift[name] + float(np.sum(weight * (x - shift[name]))) for name, x in series.items()}
+
+    means = {name: float(x.mean()) for name, x in series.items()}
+    if weight is not None:  # about the plain mean, so that a constant has no rounding
+        means = {name: means[name] + float(np.sum(weight * (x - means[name]))) for name, x in series.items()}
     value, reason = _call(function, means)
     if reason:
         return value, None, f"f is not finite at the means ({reason})"
-    projected = np.zeros(weight.shape)
+    projected = None
     for name, x in series.items():
         if np.ptp(x) == 0:
             continue
         deviation = x - means[name]
         # Small against the fluctuation, so that f is linear; large against the rounding of the mean.
-        step = max(1e-3 * math.sqrt(np.sum(weight * deviation**2)), 1e-6 * abs(means[name]))
+        flat = deviation.ravel()
+        square = flat @ flat / flat.size if weight is None else np.sum(weight * deviation**2)
+        step = max(1e-3 * math.sqrt(square), 1e-6 * abs(means[name]))
         if step == 0:  # the draws that differ carry no weight
             continue
         above, no_above = _call(function, means | {name: means[name] + step})
         below, no_below = _call(function, means | {name: means[name] - step})
         if no_above or no_below:
             return value, None, f"f is not finite beside the mean of {name} ({no_above or no_below})"
-        projected += (above - below) / (2 * step) * deviation
+        deviation *= (above - below) / (2 * step)
+        projected = deviation if projected is None else np.add(projected, deviation, out=projected)
+    if projected is None:
+        projected = np.zeros(next(iter(series.values())).shape)
     return value, projected, ""
 
 
@@ -236,8 +259,8 @@ def as_series(x, name: str) -> np.ndarray:
     if x.ndim != 2 or x.shape[0] == 0 or x.dtype.kind not in "biuf":
         raise ValueError(f"{name}: need real numbers of shape (chains, draws), got {x.dtype} {x.shape}")
     x = x.astype(np.float64, copy=False)
-    bad = np.argwhere(~np.isfinite(x))
-    if len(bad):
+    if not np.isfinite(x).all():
+        bad = np.argwhere(~np.isfinite(x))
         chain, draw = bad[0]
         where = f"the first in chain {chain} at draw {draw}"
         raise ValueError(f"{name}: {len(bad)} of {x.size} draws are nan or inf, {where}")
@@ -261,7 +284,7 @@ def _estimate_without_time(x: np.ndarray) -> Estimate:
         centre, scale, y = _standardise(x)
         mean = centre + scale * float(y.mean())
         if chains > 1:
-            error = scale * _scatter(y)
+            error = scale * scatter(y)
     advice = f"run at least {ENOUGH_TAU} draws a chain to see how they are correlated"
     return Estimate(mean, error, n_draws=x.size, status="short", advice=advice)
 
@@ -291,76 +314,37 @@ def _run_longer(enough: float, draws: int) -> str:
     return f"run {math.ceil(enough / draws)}x longer (at least {enough} draws a chain)"
 
 
-def _gamma_method(y: np.ndarray) -> tuple[float, float, float]:
-    """Error of the mean, tau_int and its error for deviations y (chains, draws) from the common mean.
-
-    Wolff 2004: window sec. 3.3, bias eq. 49, error of tau eq. 42.  Wolff's window takes rho > 0 for
-    granted: an alternating rho closes it at the first lag, with a variance that may come out negative.
-    There the window is instead set by the sum of |rho|, and the last term is counted half, which
-    truncates rho = (-a)^t with the same relative error a^W as a^t.
-    """
-    draws, total = y.shape[1], y.size
-    gamma = _autocovariance(y, max(1, (draws - 1) // 2))
-    rho = gamma[1:] / gamma[0]
-    tau_of_window = 0.5 + np.cumsum(rho)
-    window, closed = _automatic_window(tau_of_window, total)
-    tau = float(tau_of_window[window - 1])
-    terms = 2 * window + 1  # of C = sum_{|t|<=W} Gamma(t)
-    if tau <= 0.5:
-        window, closed = _automatic_window(0.5 + np.cumsum(np.abs(rho)), total)
-        terms = 2 * window
-        # Noise may still leave nothing, or less.  A reversible chain with eigenvalues l has 2 tau =
-        # <(1+l)/(1-l)> >= <(1+l)/2> = (1+rho(1))/2; and the unpaired end of a perfectly alternating
-        # chain leaves the mean uncertain by about one draw's fluctuation over the number of draws.
-        floor = max((1 + rho[0]) / 4, 1 / (2 * draws))
-        tau = float(max(tau_of_window[window - 1] - rho[window - 1] / 2, floor))
-        closed = closed or tau < 0.5
-    # Subtracting the common mean lowers every Gamma(t) by C/N, with C = 2 tau Gamma(0).
-    variance = float(gamma[0]) * (1 + 2 * tau / total)
-    tau = tau * (1 + terms / total) / (1 + 2 * tau / total)
-    error = math.sqrt(2 * tau * variance / total)
-    tau_error = 2 * tau * math.sqrt(max(window + 0.5 - tau, 0.5) / total) if closed else math.nan
-    return error, tau, tau_error
-
-
-def _automatic_window(tau_of_window: np.ndarray, total: int) -> tuple[int, bool]:
-    """The first W at which truncating rho costs less than its noise does; the last lag if there is none.
-
-    Wolff 2004, sec. 3.3: exp(-W/tau_W) < tau_W / sqrt(W N), tau_W = S / ln((2 tau + 1)/(2 tau - 1)).
-    """
-    lag = np.arange(1, len(tau_of_window) + 1)
-    decay = np.full(len(lag), 1e-3)  # tau <= 1/2: no correlation left, close at once
-    above = tau_of_window > 0.5
-    decay[above] = WINDOW_S / np.log1p(2 / (2 * tau_of_window[above] - 1))
-    closed = np.exp(-lag / decay) < decay / np.sqrt(lag * total)
-    return (int(np.argmax(closed)) + 1, True) if closed.any() else (len(lag), False)
-
-
-def _autocovariance(y: np.ndarray, lags: int) -> np.ndarray:
-    """Gamma(t) for t = 0..lags, averaged over the pairs of all chains, by FFT padded against wrap-around."""
-    chains, draws = y.shape
-    size = 1 << (draws + lags - 1).bit_length()
-    power = sum(np.abs(np.fft.rfft(chain, size)) ** 2 for chain in y)
-    return np.fft.irfft(power, size)[: lags + 1] / (chains * (draws - np.arange(lags + 1)))
-
-
 def _standardise(x: np.ndarray) -> tuple[float, float, np.ndarray]:
     """centre, scale and y with x = centre + scale * y, |y| <= 1, against overflow and cancellation."""
     centre = float(x.mean())
     y = x - centre
-    scale = float(np.abs(y).max()) or 1.0
-    return centre, scale, y / scale
+    scale = float(max(y.max(), -y.min())) or 1.0
+    y /= scale
+    return centre, scale, y
 
 
-def _halves(x: np.ndarray) -> np.ndarray:
-    """(chains, draws) -> (2 chains, draws // 2); an odd number of draws loses the middle one."""
+def _halves(x: np.ndarray) -> list[np.ndarray]:
+    """The halves of every chain, each (draws // 2,); an odd number of draws loses the middle one."""
     half = x.shape[1] // 2
-    return np.concatenate([x[:, :half], x[:, -half:]])
+    return [*x[:, :half], *x[:, -half:]]
 
 
-def _scatter(x: np.ndarray) -> float:
-    """Standard error of the mean from the scatter of the means of the rows of ``x``, two or more."""
-    return float(x.mean(axis=1).std(ddof=1)) / math.sqrt(len(x))
+def _pieces(x: np.ndarray) -> list[np.ndarray]:
+    """What R-hat compares: halves of chains, whole ones of 2 or 3 draws."""
+    return _halves(x) if x.shape[1] >= 4 else list(x)
+
+
+def _r_hat(pieces: Sequence[np.ndarray]) -> float:
+    """R-hat of standardised chains, (draws,) each; nan of one alone."""
+    if len(pieces) < 2:
+        return math.nan
+    # The range, not the variance: the variance of equal numbers can be a rounding error above zero.
+    if not any(np.ptp(piece) for piece in pieces):
+        return math.inf if len({float(piece[0]) for piece in pieces}) > 1 else math.nan
+    length = len(pieces[0])
+    within = np.mean([piece.var(ddof=1) for piece in pieces])
+    between = np.var([piece.mean() for piece in pieces], ddof=1)
+    return math.sqrt((length - 1) / length + between / within)
 
 
 def _call(function: Function, means: dict[str, float]) -> tuple[float, str]:

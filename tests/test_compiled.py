@@ -2,11 +2,13 @@
 
 import os
 import time
+from pathlib import Path
 
 import numba
 import pytest
 
-from mc.compiled import digest, use_own_cache
+import mc
+from mc.compiled import digest, sources, use_own_cache
 
 
 @pytest.fixture
@@ -37,3 +39,20 @@ def test_the_environment_and_a_place_that_cannot_be_written_leave_numba_alone(ow
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert use_own_cache(tmp_path) is None
     assert numba.config.CACHE_DIR == ""
+
+
+def test_the_version_is_that_of_the_files_compiled_code_depends_on(tmp_path):
+    """Kernels and what they import, in one line or in parentheses; a file that only reads chains changes nothing."""
+    files = {
+        "kernel.py": "from mc.tables import (\n    WIDTH,\n)\nfrom numba import njit\nfrom mc import words\n",
+        "tables.py": "import mc.deeper\n",
+        "words.py": "",
+        "deeper.py": "",
+        "reader.py": "from mc.kernel import sweep\n",
+    }
+    (tmp_path / "mc").mkdir()
+    for name, text in files.items():
+        (tmp_path / "mc" / name).write_text(text)
+    found = [path.name for path in sources(tmp_path)]
+    assert found == ["deeper.py", "kernel.py", "tables.py", "words.py"]
+    assert {"batch.py", "wolff.py", "hamiltonian.py"} <= {path.name for path in sources(Path(mc.__file__).parents[1])}
