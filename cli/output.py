@@ -41,12 +41,18 @@ class Screen:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
         )  # fmt: skip
+        began, first = time.monotonic(), done
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(what, total=total, completed=done, note="")
-            yield lambda done, note="": bar.update(task, completed=done, **({"note": note} if note else {}))
+            task = bar.add_task(what, total=total, completed=done, note="", rate="")
+
+            def update(done: int, note: str = "") -> None:
+                rate = (done - first) / max(time.monotonic() - began, 1e-6)
+                bar.update(task, completed=done, rate=f"{rate:.3g}/s", **({"note": note} if note else {}))
+
+            yield update
 
     def _lines(self, what: str, total: int, done: int):
         began = last = time.monotonic()
@@ -59,7 +65,7 @@ class Screen:
                 return
             last = now
             rate = (done - first) / (now - began)
-            left = f", about {duration((total - done) / rate)} left" if rate > 0 else ""
+            left = f", {rate:.3g}/s, about {duration((total - done) / rate)} left" if rate > 0 else ""
             print(f"{what}: {done} of {total}{left}{', ' + note if note else ''}", file=sys.stderr, flush=True)
 
         yield update

@@ -13,7 +13,7 @@ from cli.errors import UserError
 from mc.analysis import Results
 from mc.chain import Chain, ChainError, ChainWriter, open_chain
 
-COLUMNS = ("mean", "error", "tau_int", "n_eff", "r_hat")
+COLUMNS = ("mean", "error", "tau_int", "tau_int_error", "n_eff", "r_hat")
 
 
 def opened(path: str | os.PathLike) -> Chain:

@@ -17,10 +17,11 @@ from cli import classical
 from cli.arguments import Target, default_out
 from cli.configuration import first_difference
 from cli.errors import UserError
+from cli.live import Live
 from cli.options import Options
 from cli.output import Screen, Stopper
 from cli.results import as_json, opened, store
-from cli.settings import CLASSICAL, COOLED, LEARNING, NEURAL, acting
+from cli.settings import CLASSICAL, CLUSTER, COOLED, LEARNING, NEURAL, acting
 from cli.settings import idle as idle_settings
 from cli.tables import diagnostics, short_table, table, verdict
 from cli.work import Run
@@ -232,8 +233,11 @@ def sample(work: Run, driver: Driver, writer: ChainWriter, stop: Stopper) -> Non
         if work.settings.get("ladder") == "tuned" and not writer.committed_draws:
             record(driver, writer, 0, warmup, stop=stop, warn=screen.warn)  # the betas are known after the warm-up
             writer.set_betas(driver.betas)
+        hamiltonian = work.target.hamiltonian
+        live = Live(hamiltonian.n_spins, writer.betas, hamiltonian.energy_unit, work.mode in CLUSTER)
         with screen.progress("sampling", options.draws, writer.committed_draws) as update:
-            record(driver, writer, options.draws, warmup, stop=stop, report=update, warn=screen.warn)
+            record(driver, writer, options.draws, warmup, stop=stop, warn=screen.warn,
+                   report=lambda drawn, block: update(drawn, live.note(block)))  # fmt: skip
     except (ChainError, FloatingPointError) as error:
         raise UserError(str(error), code=1) from None
     work.seconds["sample"] += time.process_time() - clock

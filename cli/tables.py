@@ -9,13 +9,14 @@ import numpy as np
 
 from mc.analysis import Results
 from mc.equilibration import NO, NOT_SHOWN, YES
-from mc.statistics import R_HAT_LIMIT, Estimate
+from mc.statistics import OTHER_MOVES, R_HAT_LIMIT, Estimate
 
 ORDER = ("energy", "magnetization", "abs_magnetization", "m2", "m4", "binder", "heat_capacity", "susceptibility")
 IN_SHORT = ("energy", "abs_magnetization", "log_z")  # columns of the table with one line a beta
 GRAVEST_FIRST = ("not converged", "constant", "too few effective draws", "poor overlap", "not finite", "short")
 NO_NEED = ("correlation_length", "xi_over_length")  # noise alone leaves none above the transition
 GOOD = "nothing to object: R-hat at most 1.05, chains of at least 50 tau_int, 20 effective draws"
+OTHER_MODES = "use --mode pt, or wolff for a ferromagnet"  # what OTHER_MOVES are called here
 FAR_SIGMA = 5
 NOISE_FACTOR = 1.5  # between an ESS and that of Gaussian log weights, from which it is called noise
 IN_TABLE = ("log_z", "log_z_error", "log_z_exact", "log_z_sigma", "energy_exact")  # no need to say it twice
@@ -23,14 +24,16 @@ IN_TABLE = ("log_z", "log_z_error", "log_z_exact", "log_z_sigma", "energy_exact"
 
 def table(results: Results) -> list[str]:
     """One line an observable and beta, all numbers; exact values beside those that have one."""
-    names = _names(results)
+    names = names_of(results)
     if not names:
         return ["no draws yet"]
-    lines = [f"{'beta':>10}  {'observable':<18}{'mean':>14}{'error':>10}{'tau_int':>9}{'n_eff':>9}{'R-hat':>9}"]
+    lines = [f"{'beta':>10}  {'observable':<18}{'mean':>14}{'error':>10}{'tau_int':>10}{'n_eff':>9}{'R-hat':>9}"]
     for b, beta in enumerate(results.betas):
         for name in names:
             e = results.observables[name][b]
-            cells = _cell(e.mean, 14, ".7g") + _cell(e.error, 10, ".2g") + _cell(e.tau_int, 9, ".3g")
+            cells = (
+                _cell(e.mean, 14, ".7g") + _cell(e.error, 10, ".2g") + f"{with_error(e.tau_int, e.tau_int_error):>10}"
+            )
             cells += _cell(e.n_eff, 9, ".4g" if e.n_eff < 1000 else ".7g" if e.n_eff > 1e7 else ".0f")
             cells += _cell(e.r_hat, 9, ".4f" if e.r_hat < 10 else ".3g")
             mark = "" if e.status == "ok" else f"  {e.status}"
@@ -60,7 +63,7 @@ def short_table(results: Results) -> list[str]:
 
 def verdict(results: Results) -> list[str]:
     """What a reader must know before trusting the errors: one line for each kind of trouble, the gravest first."""
-    if not _names(results):
+    if not names_of(results):
         return []
     lines = []
     for status in GRAVEST_FIRST:
@@ -69,11 +72,17 @@ def verdict(results: Results) -> list[str]:
                  for b in range(len(results.betas)) if estimates[b].status == status]  # fmt: skip
         if not found:
             continue
-        names = [name for name in _names(results) if any(name == entry[0] for entry in found)]
+        names = [name for name in names_of(results) if any(name == entry[0] for entry in found)]
         betas = list(dict.fromkeys(f"{results.betas[b]:.6g}" for _, b, _ in found))
         where = f" at beta {_some(betas)}" if len(results.betas) > 1 else ""
-        worst = max((e for _, _, e in found), key=_need)
-        lines.append(f"{status}: {_some(names)}{where}: {worst.advice}")
+        worst = max(found, key=lambda entry: _need(entry[2]))
+        advice = worst[2].advice.replace(OTHER_MOVES, OTHER_MODES)
+        if status == "not converged" and results.n_chains > 1:
+            what = f"{results.n_chains} chains disagree: R-hat {worst[2].r_hat:.3g} for {worst[0]}"
+            rest = f" ({_some(names)} too)" if (names := [name for name in names if name != worst[0]]) else ""
+            lines.append(f"{status}: {what}{rest}{where}: {advice}")
+            continue
+        lines.append(f"{status}: {_some(names)}{where}: {advice}")
     lines += _against_exact(results) + _dropped_modes(results) + _noisy_ess(results)
     return (lines or [GOOD]) + _equilibrated(results)
 
@@ -93,7 +102,7 @@ def _equilibrated(results: Results) -> list[str]:
 def _against_exact(results: Results) -> list[str]:
     """A line for each observable that is far from its exact value and claims to be good."""
     lines = []
-    for name in _names(results):
+    for name in names_of(results):
         exact = results.diagnostics.get(f"{name}_exact", [math.nan] * len(results.betas))
         off = [(e.mean - exact[b]) / e.error if e.error > 0 and e.status == "ok" else 0.0
                for b, e in enumerate(results.observables[name])]  # fmt: skip
@@ -143,7 +152,8 @@ def diagnostics(results: Results) -> list[str]:
     return lines
 
 
-def _names(results: Results) -> list[str]:
+def names_of(results: Results) -> list[str]:
+    """Names of the observables in the order of a table."""
     known = [name for name in ORDER if name in results.observables]
     return known + [name for name in results.observables if name not in ORDER]
 
@@ -166,6 +176,17 @@ def _beside_exact(results: Results, name: str, b: int) -> str:
     e = results.observables[name][b]
     off = f" ({(e.mean - exact[b]) / e.error:+.1f} sigma)" if e.error > 0 else ""
     return f"  exact {exact[b]:.7g}{off}"
+
+
+def with_error(value: float, error: float) -> str:
+    """9.37(25): the error in units of the last digit shown, two digits of it; "-" where there is no value."""
+    if math.isnan(value):
+        return "-"
+    if not (math.isfinite(error) and error > 0 and math.isfinite(value)):
+        return f"{value:.3g}"
+    places = max(0, 1 - math.floor(math.log10(error)))
+    digits = round(error * 10**places)
+    return f"{value:.{places}f}({digits})" if error < 10 else f"{value:.0f}({error:.0f})"
 
 
 def _cell(value: Any, width: int, form: str) -> str:

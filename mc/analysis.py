@@ -17,10 +17,10 @@ from mc.exact import exact_or_none
 from mc.hamiltonian import Hamiltonian
 from mc.observables import summarize
 from mc.population import family_entropy, mean_square_family_size, population_error
-from mc.spin_glass import OverlapDistribution, overlap_distribution
+from mc.spin_glass import OverlapDistribution, entropy, overlap_distribution
 from mc.statistics import Estimate, longest_rejection
 from mc.stepping_stone import stepping_stones
-from mc.weighted import effective_sample_size, log_mean_weight
+from mc.weighted import effective_sample_size, largest_weight_share, log_mean_weight, weighted_entropy
 from mc.weighted_overlaps import pair_observables, pair_overlaps
 
 LARGEST_OVERLAP_GRID = 10_000  # spins up to which P(q) is kept
@@ -33,7 +33,7 @@ class Results:
     """observables: {name: one Estimate a beta}; diagnostics: {name: one number a beta, or one number}.
 
     equilibrated: one verdict a beta, of the modes that have one. lowest_state: spins (N,) int8 of the lowest energy.
-    overlaps: P(q) of every beta, where there are overlaps.
+    overlaps: P(q) of every beta, where there are overlaps. n_chains: 0 where they are not of one file.
     """
 
     betas: np.ndarray
@@ -42,11 +42,12 @@ class Results:
     equilibrated: list[Verdict] = field(default_factory=list)
     lowest_state: np.ndarray | None = None
     overlaps: list[OverlapDistribution] = field(default_factory=list)
+    n_chains: int = 0
 
 
 def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
     """Everything that can be said of a chain; `extra` diagnostics, such as those of the training, are added."""
-    results = Results(chain.betas)
+    results = Results(chain.betas, n_chains=chain.n_chains)
     hamiltonian = chain.hamiltonian()
     stats = chain.sample_stats
     if chain.n_draws:
@@ -83,6 +84,7 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
             _offers(results, stats["neural_accepted"], stats[name])
         elif name in stats:
             _weights(results, stats[name])
+            _entropy(results, posterior["energy"], log_weight)
         if chain.mode == "nmcmc":
             accepted = stats["accepted"] > 0
             results.diagnostics["longest_rejection"] = [
@@ -146,8 +148,11 @@ def _ladder(results: Results, energy: np.ndarray, n_spins: int, family: np.ndarr
     results.diagnostics |= {name: stones.log_z.tolist(), f"{name}_error": stones.error.tolist(),
                             "log_z_gap": stones.gap.tolist()}  # fmt: skip
     if stones.absolute:
+        with np.errstate(divide="ignore"):
+            scale = np.where(stones.beta > 0, 1.0 / stones.beta, np.nan)
         for name, values, errors in (
             ("log_z", stones.log_z, stones.error),
+            ("free_energy", stones.free_energy, stones.error * scale),
             ("entropy", stones.entropy, stones.entropy_error),
         ):
             results.observables[name] = [
@@ -194,12 +199,13 @@ def exact_values(chain: Chain, hamiltonian: Hamiltonian) -> dict[str, list[float
 
 def _weights(results: Results, log_weight: np.ndarray) -> None:
     """Diagnostics of independent proposals with ln w = -beta E - ln q, (chain, draw, beta)."""
-    rows: dict[str, list[float]] = {name: [] for name in ("ess", "dF", "log_z", "log_z_error")}
+    rows: dict[str, list[float]] = {name: [] for name in ("ess", "dF", "largest_weight", "log_z", "log_z_error")}
     log_z_estimates, free_energies = [], []
     for b, beta in enumerate(results.betas):
         flat = log_weight[:, :, b].ravel()
         ess, (log_z, error) = effective_sample_size(flat), log_mean_weight(flat)
-        for name, value in zip(rows, (ess, log_z - flat.mean(), log_z, error), strict=True):
+        share = largest_weight_share(flat)
+        for name, value in zip(rows, (ess, log_z - flat.mean(), share, log_z, error), strict=True):
             rows[name].append(float(value))
         status = "ok" if ess * flat.size >= 20 else "too few effective draws"
         one = Estimate(
@@ -212,6 +218,21 @@ def _weights(results: Results, log_weight: np.ndarray) -> None:
         )
     results.diagnostics |= rows
     results.observables["log_z"], results.observables["free_energy"] = log_z_estimates, free_energies
+
+
+def _entropy(results: Results, energy: np.ndarray, log_weight: np.ndarray | None) -> None:
+    """S = beta <E> + ln Z of weighted draws, or of a Markov chain with ln Z from its proposals, whose errors are then
+    added as if they were independent.
+    """
+    found = []
+    for b, beta in enumerate(results.betas):
+        one = energy[:, :, b]
+        if log_weight is not None:
+            found.append(weighted_entropy(one, log_weight[:, :, b], float(beta)))
+        else:
+            log_z = results.observables["log_z"][b]
+            found.append(replace(entropy(one, float(beta), log_z.mean, log_z.error), status=log_z.status))
+    results.observables["entropy"] = found
 
 
 def _offers(results: Results, accepted: np.ndarray, log_weight: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from mc.chain import ChainError, ChainWriter
-from mc.simulate import Driver
+from mc.simulate import Block, Driver
 
 BLOCK_SECONDS = 0.5  # a block takes about this long: how soon Ctrl-C and time limits are heard
 MAX_PENDING_BYTES = 256 << 20  # of draws in memory; more are committed at once
@@ -25,7 +25,7 @@ def record(
     warmup: int,
     *,
     stop: Callable[[], bool] = lambda: False,
-    report: Callable[[int], None] = lambda draws: None,
+    report: Callable[[int, Block], None] = lambda draws, block: None,
     warn: Callable[[str], None] = lambda text: None,
     commit_seconds: float = 10.0,
 ) -> int:
@@ -33,8 +33,9 @@ def record(
 
     A chain with a stored state goes on from it; a new one is warmed up first, `warmup` sweeps in parts whose sizes do
     not depend on the time they take. A state is committed with the draws it belongs to. stop() is asked before each
-    part and block. report(draws so far) after each block. A commit that fails is told to warn() and tried again with
-    the next; ChainError when the last one does not succeed for ten minutes, or for a state of another sampler.
+    part and block. report(draws so far, the block) after each block. A commit that fails is told to warn() and tried
+    again with the next; ChainError when the last one does not succeed for ten minutes, or for a state of another
+    sampler.
     """
     began = time.monotonic()
     clock, before = time.process_time(), writer.seconds["sample"]
@@ -74,7 +75,7 @@ def record(
         writer.append(block.posterior, block.sample_stats, block.spins, block.spin_draws)
         drawn += size
         took = max(time.monotonic() - block_began, 1e-6)
-        report(drawn)
+        report(drawn, block)
         commit_if_due()
         # Blocks at most double, so that one slow block cannot be followed by a far slower one.
         size = max(1, min(2 * size, int(size * BLOCK_SECONDS / took)))

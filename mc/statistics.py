@@ -25,6 +25,7 @@ from mc.gamma_method import autocovariance, gamma_method, scatter
 
 R_HAT_LIMIT = 1.05
 HOPELESS_R_HAT = 2.0  # beyond, the chains have hardly met, and no length can be read off them
+OTHER_MOVES = "use cluster moves or tempering"  # advice for chains that do not meet
 ENOUGH_TAU = 50  # a chain of fewer integrated times than this is called short
 
 Function = Callable[[dict[str, float]], float]
@@ -293,14 +294,14 @@ def _verdict(r_hat: float, tau: float, draws: int) -> tuple[str, str]:
     """Status and advice, the gravest first."""
     enough = ENOUGH_TAU * max(tau, 0.5)
     if math.isinf(r_hat):
-        return "not converged", "the chains do not move but differ: use cluster moves or tempering"
+        return "not converged", f"the chains do not move but differ: {OTHER_MOVES}"
     if r_hat > HOPELESS_R_HAT:
-        return "not converged", "the chains sample different states: use cluster moves or tempering"
+        return "not converged", f"the chains sample different states: {OTHER_MOVES}"
     if r_hat > R_HAT_LIMIT:
         # Halves whose means scatter by 2 tau / (draws/2) variances have R-hat^2 - 1 of that size, so
         # R-hat measures a tau too: that of the slow mode which the window of the Gamma method missed.
         enough = max(enough, ENOUGH_TAU * (r_hat**2 - 1) * draws / 4)
-        advice = f"the chains disagree: {_run_longer(enough, draws)}, or use cluster moves or tempering"
+        advice = f"{_run_longer(enough, draws)}, or {OTHER_MOVES}"
         return "not converged", advice
     if draws < enough:
         return "short", _run_longer(enough, draws)

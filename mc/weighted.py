@@ -15,6 +15,7 @@ No error from weighted draws can see a region that the model never proposes.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -78,6 +79,28 @@ def weighted_estimate(values, log_weight) -> Estimate:
     centre = float(values.mean())  # so that a constant observable has no rounding
     mean = centre + float(np.sum(weight * (values - centre)))
     return _estimate(mean, values - mean, weight)
+
+
+def weighted_entropy(energy, log_weight, beta: float) -> Estimate:
+    """S = beta <E> + ln Z, in units of k_B, total, with the error of the sum: <E> and ln Z are of the same draws.
+
+    To leading order S fluctuates as the mean of n w~ (beta (E - <E>) + 1) - 1 (delta method, as above).
+
+    Args:
+        energy: total, in the shape of ``log_weight``; not read where the weight is zero. beta: in 1 / energy unit.
+        log_weight: (chains, draws) or (n,), ln w = -beta E - ln q.
+
+    Raises:
+        ValueError: as ``weighted_estimate``.
+    """
+    weight = _normalised(log_weight)
+    energy = _supported(energy, weight, "energy")
+    mean = weighted_estimate(energy, log_weight)
+    log_z, _ = log_mean_weight(log_weight)
+    deviation = beta * (energy - mean.mean) + 1.0
+    error = math.sqrt(np.sum((weight * deviation - 1.0 / weight.size) ** 2))
+    value = beta * mean.mean + log_z
+    return replace(mean, mean=value, error=math.nan if math.isnan(mean.error) else error)
 
 
 def weighted_function(function: Function, series: Mapping[str, object], log_weight) -> Estimate:

@@ -12,6 +12,7 @@ from mc.weighted import (
     effective_sample_size,
     largest_weight_share,
     log_mean_weight,
+    weighted_entropy,
     weighted_estimate,
     weighted_function,
 )
@@ -172,3 +173,20 @@ def test_one_draw_has_no_error_of_ln_z():
     value, error = log_mean_weight([2.5])
     assert value == 2.5
     assert math.isnan(error)
+
+
+@pytest.mark.statistical
+def test_entropy_of_weighted_draws_and_its_error():
+    """A spin in a field by draws of another field: S = ln Z + beta <E>; 200 sets of draws scatter as their errors say."""
+    field, other = 0.8, 0.3
+    random = np.random.default_rng(5)
+    up = np.exp(other) / (2 * np.cosh(other))
+    found = []
+    for _ in range(200):
+        spins = np.where(random.random((2, 300)) < up, 1.0, -1.0)
+        log_weight = field * spins - (other * spins - np.log(2 * np.cosh(other)))
+        found.append(weighted_entropy(-spins, log_weight, field))
+    exact = np.log(2 * np.cosh(field)) - field * np.tanh(field)
+    pulls = np.array([(one.mean - exact) / one.error for one in found])
+    assert abs(pulls.mean()) < 0.25  # 3.5 standard deviations of 200
+    assert pulls.std() == pytest.approx(1.0, abs=0.18)  # 3.5 of its own
