@@ -35,7 +35,7 @@ class Member:
     """What is known of a chain tree before its draws are read.
 
     origins: as in `merged_from`; of a run that was not merged its own entry. merged: whether it was. draws, chains:
-    numbers of them.
+    numbers of them. seconds: CPU seconds of its parts.
     """
 
     source: Source
@@ -50,6 +50,7 @@ class Member:
     draws: int
     complete: bool
     origins: tuple[dict[str, Any], ...]
+    seconds: dict[str, float]
 
     @property
     def merged(self) -> bool:
@@ -68,6 +69,7 @@ def member_of(source: Source) -> Member:
             source, root["run_id"], root["mode"], group["hamiltonian"].attrs["fingerprint"],
             int(group["hamiltonian"].attrs["n_spins"]), group["posterior/beta"][()], json.loads(root["config"]),
             int(root["rng_seed"]), chains, committed_lengths(group)[0], bool(root["complete"]), tuple(origins),
+            layout.seconds_of(root),
         )  # fmt: skip
 
 
@@ -117,6 +119,12 @@ def merge_chains(members: Sequence[Member], path: str | os.PathLike, command: st
     )  # fmt: skip
     try:
         _fill(writer, members, draws, stored)
+        writer.set_asked(draws)
+        # Draws that are left out have cost something, too, but not these.
+        share = {"sample": [draws / max(member.draws, 1) for member in members]}
+        parts = {part: [member.seconds[part] for member in members] for part in layout.PARTS_OF_A_RUN}
+        writer.set_seconds(**{part: float(np.dot(values, share.get(part, np.ones(len(members)))))
+                              for part, values in parts.items()})  # fmt: skip
         writer.commit(complete=True)
     finally:
         writer.close()

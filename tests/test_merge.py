@@ -95,6 +95,10 @@ def test_chains_of_one_target_come_side_by_side(nmcmc, ran):
     assert chain.complete
     assert chain.rng_seed == NO_SEED
     assert chain.state() == {}
+    parts = [open_chain(name) for name in ("a.h5", "b.h5", "c.h5")]
+    cost = sum(part.seconds["sample"] * 12 / part.n_draws for part in parts)
+    assert cost > 0
+    assert chain.seconds["sample"] == pytest.approx(cost)
     assert chain.hamiltonian().fingerprint == open_chain("a.h5").hamiltonian().fingerprint
     assert chain.command == "nmcmc merge a.h5 b.h5 c.h5 --out all.h5 --json"
     means = chain.posterior["energy"].mean(axis=(0, 1))
