@@ -15,6 +15,15 @@ WRITTEN_AS = {
     "train.warmup": "train.recipe", "train.betas": "train.recipe", "train.clip": "train.recipe",
 }  # fmt: skip
 
+# Entries that configurations of older files lack, and what a run without them did. The default of a new setting must
+# be what was done before it, or older files go on as something else.
+ABSENT = {
+    "settings.move": "global", "settings.replicas": 1, "settings.houdayer": "auto",
+    "net.chi": 16, "net.form": "two-leg", "net.sweeps": None, "net.window": None, "net.mask": "full",
+    "net.position": "additive", "net.backend": "auto", "net.precision": "float32",
+    "train.weight": 3.0, "train.optimizer": "adamw", "train.states": None,
+}  # fmt: skip
+
 
 def first_difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """ "key is A, not B" for the first entry that differs, "" when there is none.
@@ -33,13 +42,15 @@ def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str) -> 
         old.keys() | new.keys(),
         key=lambda k: (k == "fingerprint", k == "kernel", k in ("net", "train"), k != "prior", k),
     ):
-        a, b = old.get(key), new.get(key)
+        path = prefix + key
+        a, b = old.get(key, ABSENT.get(path)), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             found = _first_difference(a, b, f"{prefix}{key}.")
             if found:
                 return found
         elif a != b:
-            path = prefix + key
+            if path == "kernel" and key not in old:
+                return "it was drawn by kernels of an older version"
             name = WRITTEN_AS.get(path, path.removeprefix("parameters.").removeprefix("settings."))
             if name == "train.recipe":
                 return f"{name} is another one ({key} is {_said(a)}, not {_said(b)})"

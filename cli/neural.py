@@ -34,6 +34,9 @@ from nmcmc.recipe import FITTED_STATES, NetSettings, as_plain, build_sampler
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.training import Training, TrainSettings, train
 
+# Settings of the network by the time they came, the latest first: what digests of older files are without.
+CAME_LATER = ((), ("mask", "position", "backend", "precision"),
+              ("mask", "position", "backend", "precision", "chi", "form", "sweeps", "window"))  # fmt: skip
 FEWEST_STATES = 100  # that a linear residual is fitted to
 SHORTEST_TRAINING = 1e-3  # seconds: a training that has no time left still notes where it starts
 
@@ -82,10 +85,11 @@ def train_sampler(
     seconds: float,
     restart: bool,
     environments: Environments,
+    saved: Callable[[Training], None] = lambda now: None,
 ) -> tuple[AutoregressiveSampler, Training]:
     """The sampler of one beta from the checkpoint at `path`, trained on or from the start where needed.
 
-    seconds: wall time it may take. restart: from the start, whatever is there.
+    seconds: wall time it may take. restart: from the start, whatever is there. saved: called after each save.
     """
     try:
         lock = WriterLock(path.resolve())
@@ -114,6 +118,7 @@ def train_sampler(
 
         def save(now: Training) -> None:
             save_checkpoint(path, Checkpoint(target.hamiltonian, beta, plan.net, recipe, now))
+            saved(now)
 
         if plan.distill is not None:
             from cli.distill_run import distil
@@ -281,9 +286,13 @@ def compile_kernels(objective=None) -> None:
         objective.moved(np.ones((1, objective.sampler.tokens.n_spins), np.int8), np.random.default_rng(0))
 
 
-def proposal_digest(sampler: AutoregressiveSampler, net: NetSettings) -> str:
-    """Hash of all that makes q; a chain goes on only with the q it began with."""
-    about = [sampler.hamiltonian.fingerprint, sampler.beta, as_plain(net)]
+def proposal_digest(sampler: AutoregressiveSampler, net: NetSettings, without: tuple[str, ...] = ()) -> str:
+    """Hash of all that makes q; a chain goes on only with the q it began with.
+
+    without: settings of the network that files of an earlier time did not know (`cli.configuration.ABSENT`).
+    """
+    known = {key: value for key, value in as_plain(net).items() if key not in without}
+    about = [sampler.hamiltonian.fingerprint, sampler.beta, known]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     if sampler.network is not None:
         for name, parameter in sorted(sampler.network.state_dict().items()):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from cli.plan import make_plan
 from cli.settings import COOLED, LEARNING
 from cli.work import Run
 from mc.analysis import Results
-from mc.chain import ChainWriter
+from mc.chain import ChainError, ChainWriter
 from nmcmc.distributed import SharedProposal, current_team
 from nmcmc.importance import ImportanceDriver
 from nmcmc.metropolis import NeuralDriver
@@ -28,6 +30,7 @@ from nmcmc.training import HISTORY, Training
 SEED_OF_RESCORE = 7
 WORST_RESCORE = 1e-2  # nats; beyond this, cached and full passes are not the same law
 WORST_RESCORE_OF_BF16 = 1.0  # where only draws count, whose log q is that of the sampled log-odds
+TELL_SECONDS = 5.0  # between looks at a training that others can have
 SHARE_OF_CHECK = 0.2  # of the time of the run
 SHARE_OF_TRAINING = 0.5  # of the time of a tempering with neural moves
 
@@ -67,7 +70,8 @@ def prepare(work: Run, writer: ChainWriter, stop: Stopper):
         return anneal_run.prepare(work, writer, stop)
     samplers, trainings = [], []
     for index, beta in enumerate(work.target.betas):
-        sampler, training = obtain_sampler(work, beta, len(work.target.betas) - index, writer, stop)
+        left = len(work.target.betas) - index
+        sampler, training = obtain_sampler(work, beta, left, writer, stop, told_by(writer, trainings))
         samplers.append(sampler)
         if training is not None:
             trainings.append(training)
@@ -84,9 +88,12 @@ def prepare(work: Run, writer: ChainWriter, stop: Stopper):
         work.extra |= neural.say_collapse(samplers, work.options.rng_seed, work.screen, stop)
         work.extra["ess"] = [neural.best_ess(training) for training in trainings]
         return None
-    digest = "".join(neural.proposal_digest(sampler, work.plan.net) for sampler in samplers).encode()
-    before = writer.state().get("proposal", digest)
-    if before != digest:
+    digests = [
+        "".join(neural.proposal_digest(sampler, work.plan.net, without) for sampler in samplers).encode()
+        for without in neural.CAME_LATER
+    ]
+    digest = writer.state().get("proposal", digests[0])  # one of older code stays as it is
+    if digest not in digests:
         raise UserError(f"{work.out} was begun with other weights; use --restart to replace it, or another --out")
     clock = time.process_time()
     driver = make_driver(work, samplers)
@@ -95,7 +102,12 @@ def prepare(work: Run, writer: ChainWriter, stop: Stopper):
 
 
 def obtain_sampler(
-    work: Run, beta: float, betas_left: int, writer: ChainWriter, stop: Stopper
+    work: Run,
+    beta: float,
+    betas_left: int,
+    writer: ChainWriter,
+    stop: Stopper,
+    saved: Callable[[Training], None] = lambda now: None,
 ) -> tuple[AutoregressiveSampler, Training | None]:
     """The sampler of one beta: from --checkpoint, trained, or a prior alone (without a training)."""
     plan = work.plan
@@ -112,11 +124,23 @@ def obtain_sampler(
         restart = work.options.restart and work.mode in LEARNING
         path = destination(work, beta)
         return neural.train_sampler(
-            work.target, beta, plan, path, work.screen, stop, seconds, restart, work.environments
+            work.target, beta, plan, path, work.screen, stop, seconds, restart, work.environments, saved
         )
     neural.compile_kernels()
     work.seconds["build"] += time.process_time() - clock
     return sampler, training
+
+
+def told_by(writer: ChainWriter, before: list[Training]) -> Callable[[Training], None]:
+    """Puts the history of a training, after those before it, into the chain file now and then, for others to read."""
+
+    def tell(now: Training) -> None:
+        writer.set_group("training", training_table([*before, now], writer.betas))
+        if writer.commit_is_due(TELL_SECONDS):
+            with contextlib.suppress(ChainError):  # a full disk must not end a training; the next commit says it
+                writer.commit()
+
+    return tell
 
 
 def untrained(work: Run, beta: float) -> AutoregressiveSampler:
@@ -189,6 +213,7 @@ def training_table(trainings: list[Training], betas: np.ndarray) -> dict[str, np
         if name == "step":
             continue
         rows = [dict(zip(t.history["step"], t.history[name], strict=True)) for t in trainings]
+        rows += [{}] * (len(betas) - len(rows))
         values = [[row.get(step, math.nan) for row in rows] for step in steps]
         table[name] = (("step", "beta"), np.array(values))
     return table

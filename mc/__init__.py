@@ -5,9 +5,11 @@ Nothing on this floor knows about neural networks.
 
 from numba import config as _numba
 
+from mc.compiled import forgive_foreign_types as _forgive_foreign_types
 from mc.compiled import use_own_cache as _use_own_cache
 
 _use_own_cache()  # before the first compiled function is made
+_forgive_foreign_types()
 
 # ruff: noqa: E402 - the kernels come after that
 # isort: split

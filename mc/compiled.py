@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from numba import config
+from numba.core.caching import IndexDataCacheFile
 
 UNUSED_DAYS = 30  # after which folders of other versions are removed
 
@@ -74,3 +75,22 @@ def use_own_cache(base: Path | None = None) -> Path | None:
         return None
     config.CACHE_DIR = str(folder)
     return folder
+
+
+def forgive_foreign_types() -> None:
+    """Have Numba compile anew where its index of a function names types of a module that is not at hand.
+
+    A script with a batch type of its own leaves it in the index of our kernels, and every program that cannot import
+    the script would fail on reading that index, whatever it wants to run.
+    """
+    load = IndexDataCacheFile._load_index
+
+    def load_or_forget(self):
+        try:
+            return load(self)
+        except (ImportError, AttributeError):
+            return {}
+
+    if not hasattr(load, "forgiving"):
+        load_or_forget.forgiving = True
+        IndexDataCacheFile._load_index = load_or_forget

@@ -17,6 +17,7 @@ import pytest
 
 import cli.main
 import cli.neural
+import cli.neural_run
 import cli.output
 from cli import arguments, configuration, settings, tables, values
 from mc.analysis import Results
@@ -283,6 +284,29 @@ def test_a_training_cut_anywhere_ends_with_the_same_weights(nmcmc, monkeypatch):
         assert weights.numpy().tobytes() == other.best_weights[name].numpy().tobytes()
     for name in ("loss", "free_energy", "ess"):
         np.testing.assert_array_equal(one.history[name], other.history[name])
+
+
+def test_a_training_can_be_watched_in_the_chain_file(nmcmc, monkeypatch):
+    """Steps grow from commit to commit, before the first draw; of two betas the second follows the first."""
+    train, commit, seen = cli.neural.train, ChainWriter.commit, []
+
+    def saving_train(*arguments, **options):
+        return train(*arguments, **options | {"save_every": 0.0})
+
+    def seen_commit(self, *arguments, **options):
+        commit(self, *arguments, **options)
+        chain = open_chain(self.path)
+        if chain.n_draws == 0 and "step" in chain.training:
+            seen.append((int(chain.training["step"][-1]), np.isfinite(chain.training["ess"]).any(axis=0).sum()))
+
+    monkeypatch.setattr(cli.neural, "train", saving_train)
+    monkeypatch.setattr(ChainWriter, "commit_is_due", lambda self, seconds: True)
+    monkeypatch.setattr(ChainWriter, "commit", seen_commit)
+    nmcmc("run", "--mode", "nmcmc", "ising", "L=4", "beta=0.3,0.4", *SMALL, "--draws", 5, "--out", "run.h5")
+    first = [step for step, known in seen if known == 1]
+    assert len(set(first)) > 1
+    assert first == sorted(first)
+    assert seen[-1][1] == 2
 
 
 def test_draws_wait_in_memory_for_a_disk_that_takes_them(nmcmc, monkeypatch):

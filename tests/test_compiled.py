@@ -1,6 +1,8 @@
 """The cache of compiled kernels: one folder a version of the source, never a reason not to start."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -56,3 +58,37 @@ def test_the_version_is_that_of_the_files_compiled_code_depends_on(tmp_path):
     found = [path.name for path in sources(tmp_path)]
     assert found == ["deeper.py", "kernel.py", "tables.py", "words.py"]
     assert {"batch.py", "wolff.py", "hamiltonian.py"} <= {path.name for path in sources(Path(mc.__file__).parents[1])}
+
+
+SCRIPT = """
+import sys
+import numba, numpy as np
+from numba.core import types
+sys.path.insert(0, {folder!r})
+import mc
+import shared
+if {own}:
+    import own_type
+    print(shared.second(own_type.Pair(1, 2)))
+print(shared.second((3, 4)))
+"""
+
+
+def test_a_type_of_a_script_does_not_stop_other_programs(tmp_path):
+    """A named tuple from a module that the next program cannot import, in the index of a function both use."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "shared.py").write_text(
+        "import numba\n@numba.njit(cache=True)\ndef second(pair):\n    return pair[1]\n"
+    )
+    (tmp_path / "own_type.py").write_text("import collections\nPair = collections.namedtuple('Pair', 'a b')\n")
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(mc.__file__).parents[1]),
+        "NUMBA_CACHE_DIR": str(tmp_path / "home"),
+    }
+    for own in (True, False):
+        if not own:
+            (tmp_path / "own_type.py").unlink()
+        program = SCRIPT.format(folder=str(tmp_path), own=own)
+        done = subprocess.run([sys.executable, "-B", "-c", program], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[-1] == "4"

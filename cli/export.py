@@ -1,0 +1,92 @@
+"""`nmcmc export`: the draws of a chain file in another format."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from cli.ensemble_results import is_ensemble
+from cli.ensemble_results import opened as opened_ensemble
+from cli.errors import UserError, closest
+from cli.results import opened
+from mc.chain import Chain
+from mc.chain_lock import ChainError, reason, replacement, writable_target
+from mc.ensemble import Ensemble
+from mc.export import is_export, write_alps, write_csv, write_netcdf, write_npz, write_summary_csv
+
+
+class Format(NamedTuple):
+    """ending: of the file. read: how Python reads it, with {out} in it."""
+
+    ending: str
+    read: str
+    write: Callable
+
+
+FORMATS = {
+    "csv": Format(".csv", "pandas.read_csv({out})", write_csv),
+    "netcdf": Format(".nc", "xarray.open_datatree({out}), or arviz.from_netcdf", write_netcdf),
+    "alps": Format(".h5", "pyalps.loadMeasurements([{out}, ...])", write_alps),
+    "npz": Format(".npz", "numpy.load({out})", write_npz),
+}
+
+
+def export(file: Path, to: str, out: Path | None) -> None:
+    """Write the file of another format; UserError for what cannot be done, before anything is written."""
+    if to not in FORMATS:
+        raise UserError(f"--to {to}: {', '.join(FORMATS)} is needed{closest(to, FORMATS)}")
+    form, ensemble = FORMATS[to], is_ensemble(file)
+    if ensemble and to != "csv":
+        raise UserError(f"{file} is an ensemble, of which --to {to} cannot be made; --to csv writes its summary, and "
+                        "mc.ensemble.extract makes a chain file of one instance")  # fmt: skip
+    chain = opened_ensemble(file) if ensemble else opened(file)
+    if not ensemble and not chain.n_draws and to in ("csv", "alps"):
+        raise UserError(f"{file} has no draws yet; run it on, or use --to npz for its training and diagnostics")
+    out = out or file.with_suffix(form.ending)
+    paths = tasks(out, len(chain.betas)) if to == "alps" else [out]
+    for path in paths:
+        require_free(path)
+    try:
+        with contextlib.ExitStack() as stack:
+            parts = [stack.enter_context(replacement(writable_target(path), fresh=True)) for path in paths]
+            if to == "alps":
+                write_alps(file, parts)
+            elif ensemble:
+                write_summary_csv(file, parts[0])
+            else:
+                form.write(file, parts[0])
+    except ChainError as error:
+        raise UserError(str(error)) from None
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({reason(error)}); choose another --out", code=1) from None
+    print(said(paths, chain, form))
+
+
+def tasks(out: Path, betas: int) -> list[Path]:
+    """X.task1.out.h5, X.task2.out.h5, ... one a beta, as ALPS names its results."""
+    stem = out.name.removesuffix(".h5").removesuffix(".out")
+    return [out.with_name(f"{stem}.task{number}.out.h5") for number in range(1, betas + 1)]
+
+
+def require_free(path: Path) -> None:
+    """UserError where it cannot be written, or another file than an earlier export is there."""
+    try:
+        writable_target(path)
+    except ChainError as error:
+        raise UserError(str(error)) from None
+    if os.path.exists(path) and not is_export(path):
+        raise UserError(f"{path} is there already and is no earlier export; remove it, or choose another --out")
+
+
+def said(paths: list[Path], chain: Chain | Ensemble, form: Format) -> str:
+    """Where it is, how much, and how to read it."""
+    if isinstance(chain, Ensemble):
+        size = f"{len(chain.instances)} instances x {len(chain.summary.betas)} temperatures"
+    else:
+        size = f"{chain.n_chains} chains x {chain.n_draws} draws x {len(chain.betas)} temperatures"
+    where = shlex.quote(str(paths[0])) + (f" to {paths[-1].name}" if len(paths) > 1 else "")
+    return f"result: {where} ({size}); read it with: {form.read.format(out=repr(str(paths[0])))}"

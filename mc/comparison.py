@@ -1,0 +1,189 @@
+"""Do two runs of one target at one beta agree? Differences of means in errors, p-values of distributions.
+
+The observables of a run are functions of the same draws, so p-values of one pair of runs are not independent and may
+not be multiplied as in Fisher's method. The smallest of m, times m, is a p-value whatever the correlations: the first
+step of Holm's procedure. It is careful: of runs that agree, less than the stated share is called different.
+
+Sources
+    B. L. Welch, Biometrika 34, 28 (1947): two means whose errors are themselves estimates.
+    S. Holm, Scand. J. Stat. 6, 65 (1979): the smallest of several p-values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from mc.analysis import Results, has_pairs
+from mc.chain_reader import Chain
+from mc.distribution_distance import Draws, compare_distributions
+from mc.overlap_distance import OverlapBlocks, compare_overlaps, overlap_blocks
+from mc.statistics import Estimate
+from mc.weighted_overlaps import pair_overlaps
+
+MEANS = ("energy", "abs_magnetization", "m2", "abs_overlap", "q2", "link_overlap", "log_z")
+DISTRIBUTIONS = {"energy": "P(energy)", "abs_magnetization": "P(|m|)", "abs_overlap": "P(|q|)"}
+GRAVEST_FIRST = ("not converged", "constant", "too few effective draws", "poor overlap", "not finite", "short")
+WEIGHTED = ("nis", "prior")
+SEARCHES = ("anneal", "neural-anneal")  # modes whose draws are of no temperature
+LEVEL = 0.01  # p-value of a pair of runs below which they are said to differ
+RESAMPLES, MOST_RESAMPLES = 1000, 100_000  # at first, and at most: p-values of many betas have to be small
+ROUNDING = 1e-10  # of means that are known without error
+FEWEST_PROPOSALS = 20  # effective ones behind a ln Z
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run at one beta.
+
+    estimates: {name of MEANS: Estimate}. draws: {"energy", "abs_magnetization": Draws}. overlaps: P(q) with its
+    blocks, where there are overlaps. chains: number of independent streams.
+    """
+
+    estimates: dict[str, Estimate]
+    draws: dict[str, Draws]
+    overlaps: OverlapBlocks | None
+    chains: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one observable says of two runs.
+
+    sigma: difference of the means, first minus second, in units of its error; NaN for a distribution. distance,
+    noise: of a distribution, as of `mc.distribution_distance.Comparison`; NaN for a mean. p_value: two-sided, NaN
+    where nothing can be said. status: "ok", or the graver of the two runs'.
+    """
+
+    name: str
+    sigma: float = math.nan
+    distance: float = math.nan
+    noise: float = math.nan
+    p_value: float = math.nan
+    status: str = "ok"
+
+
+def sides_of(chain: Chain, results: Results, places: Sequence[int]) -> list[Side]:
+    """A run at some of its betas, given by their places in `chain.betas`; results: of `mc.analysis.analyse`."""
+    log_weight = chain.sample_stats["log_weight"] if chain.mode in WEIGHTED else None
+    energy, magnetization = (chain.posterior.get(name) for name in ("energy", "magnetization"))
+    overlap = chain.posterior.get("overlap")
+    hamiltonian = chain.hamiltonian()
+    spins, kept = (chain.spins, chain.spin_draws) if has_pairs(chain, hamiltonian) else (None, None)
+    found = []
+    for b in places:
+        weight = None if log_weight is None else log_weight[:, :, b]
+        draws = {} if energy is None else {"energy": Draws(energy[:, :, b], weight)}
+        if magnetization is not None:
+            draws["abs_magnetization"] = Draws(np.abs(magnetization[:, :, b]), weight)
+        blocks = None
+        if overlap is not None:
+            blocks = overlap_blocks(overlap[:, :, b], chain.n_spins)
+        elif spins is not None:
+            blocks = pair_overlaps(spins[:, :, b], hamiltonian, None if weight is None else weight[:, kept]).blocks
+        estimates = {name: results.observables[name][b] for name in MEANS if name in results.observables}
+        log_z = log_z_of(results, b, chain.n_chains * chain.n_draws)
+        if "log_z" not in estimates and log_z is not None:
+            estimates["log_z"] = log_z
+        found.append(Side(estimates, draws, blocks, chain.n_chains))
+    return found
+
+
+def log_z_of(results: Results, b: int, proposals: int) -> Estimate | None:
+    """ln Z of a neural chain, from its proposals; None where the run gives none."""
+    value, error, ess = (np.ravel(results.diagnostics.get(name, [])) for name in ("log_z", "log_z_error", "ess"))
+    if not len(value) == len(error) == len(ess) == len(results.betas) or not math.isfinite(value[b]):
+        return None
+    n_eff = float(ess[b]) * proposals
+    if n_eff < FEWEST_PROPOSALS:
+        return Estimate(float(value[b]), math.nan, n_eff=n_eff, n_draws=proposals, status="too few effective draws")
+    return Estimate(float(value[b]), float(error[b]), n_eff=n_eff, n_draws=proposals)
+
+
+def compare_sides(
+    a: Side, b: Side, seed: int = 0, resamples: int = RESAMPLES, most: int | None = MOST_RESAMPLES
+) -> list[Difference]:
+    """Everything that two independent runs of one target at one beta have in common.
+
+    seed, resamples, most: of the bootstrap, as of `mc.distribution_distance.compare`.
+    """
+    found = []
+    for name in MEANS:
+        if name in a.estimates and name in b.estimates:
+            found.append(compare_means(name, a.estimates[name], b.estimates[name], a.chains, b.chains))
+    for name, title in DISTRIBUTIONS.items():
+        if name in a.draws and name in b.draws:
+            result = compare_distributions(a.draws[name], b.draws[name], seed, resamples, most)
+        elif name == "abs_overlap" and enough(a.overlaps) and enough(b.overlaps):
+            result = compare_overlaps(a.overlaps, b.overlaps, seed, resamples, most)
+        else:
+            continue
+        found.append(Difference(title, math.nan, result.distance, result.noise, result.p_value, result.status))
+    return found
+
+
+def enough(blocks: OverlapBlocks | None) -> bool:
+    return blocks is not None and len(blocks.pulls) > 1
+
+
+def compare_means(name: str, a: Estimate, b: Estimate, chains_a: int = 1, chains_b: int = 1) -> Difference:
+    """The difference of two independent means in units of sqrt(error_a^2 + error_b^2), with Welch's p-value.
+
+    chains: how many chains are behind an error that comes from their scatter. Means known without error differ by
+    infinitely many errors, or not at all.
+    """
+    status = gravest([a.status, b.status])
+    error = math.hypot(a.error, b.error)
+    apart = a.mean - b.mean
+    if not math.isfinite(error) or not math.isfinite(apart):
+        return Difference(name, status=status)
+    if abs(apart) <= ROUNDING * max(abs(a.mean), abs(b.mean)) and error <= ROUNDING * abs(a.mean):
+        return Difference(name, 0.0, p_value=1.0, status=status)
+    if error == 0.0:
+        return Difference(name, math.copysign(math.inf, apart), p_value=0.0, status=status)
+    shares = [(one.error / error) ** 2 for one in (a, b)]
+    spread = sum(
+        share**2 / freedom(one, chains)
+        for share, one, chains in zip(shares, (a, b), (chains_a, chains_b), strict=True)
+    )
+    sigma = apart / error
+    return Difference(name, sigma, p_value=float(2.0 * stats.t.sf(abs(sigma), 1.0 / spread)), status=status)
+
+
+def freedom(one: Estimate, chains: int) -> float:
+    """Degrees of freedom of the square of an error, at least one.
+
+    A variance from nu of them is uncertain by sqrt(2 / nu), that of the Gamma method by that of tau_int. Errors of
+    chains that disagree come from `chains` means; those of weighted draws count for as many as these are worth.
+    """
+    if one.status == "not converged":
+        return max(1.0, chains - 1.0)
+    if math.isfinite(one.tau_int):
+        known = one.tau_int_error > 0.0
+        return max(1.0, 2.0 * (one.tau_int / one.tau_int_error) ** 2 if known else chains - 1.0)
+    if math.isfinite(one.n_eff):
+        return max(1.0, one.n_eff - 1.0)
+    return max(1.0, chains - 1.0)
+
+
+def off_exact(one: Estimate, exact: float) -> float:
+    """How many errors a mean is off its exact value; NaN without error or exact value."""
+    if not (one.error > 0.0 and math.isfinite(one.error) and math.isfinite(exact)):
+        return math.nan
+    return (one.mean - exact) / one.error
+
+
+def combined_p_value(p_values: Iterable[float]) -> float:
+    """The smallest p-value times their number, at most 1, right for any correlation; NaN are left out."""
+    known = [p for p in p_values if not math.isnan(p)]
+    return min(1.0, len(known) * min(known)) if known else math.nan
+
+
+def gravest(statuses: Iterable[str]) -> str:
+    """The gravest of several verdicts of `mc.statistics.Estimate`."""
+    statuses = list(statuses)
+    return next((status for status in GRAVEST_FIRST if status in statuses), "ok")
