@@ -12,11 +12,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import fft, stats
 
 WINDOW_S = 1.5  # Wolff's S: the assumed ratio of the exponential to the integrated time
 FIRST_LAGS = 255  # of the autocovariance; more are computed where the window does not close
 MORE_LAGS = 8
+SHORTEST_PIECE = 3840  # draws that are transformed together
 BY_CHANCE = 1e-3  # level at which blocks are called wider than the window says
 BLOCKINGS = 6  # blocks are the chains, their halves, quarters ... down to 1/32
 FEWEST_FREEDOM = 3  # degrees of freedom below which a scatter says nothing
@@ -88,16 +89,17 @@ def autocovariance(y: np.ndarray, lags: int) -> np.ndarray:
     By FFT of pieces some times longer than `lags`, which stay in the cache, padded against wrap-around.
     """
     chains, draws = y.shape
-    piece = min(draws, max(7 * (lags + 1), 4096))
-    size = 1 << (piece + lags - 1).bit_length() if piece < draws else 1 << (draws + lags - 1).bit_length()
-    piece = min(draws, size - lags)
+    piece = min(draws, max(7 * (lags + 1), SHORTEST_PIECE))
+    pieces = -(-draws // piece)
+    size = fft.next_fast_len(piece + lags, real=True)
     power = np.zeros(size // 2 + 1, np.complex128)
+    padded = np.zeros(pieces * piece + lags)
     for chain in y:
-        for start in range(0, draws, piece):
-            one = np.fft.rfft(chain[start : start + piece], size)
-            both = np.fft.rfft(chain[start : start + piece + lags], size)
-            power += one.conj() * both
-    return np.fft.irfft(power, size)[: lags + 1] / (chains * (draws - np.arange(lags + 1)))
+        padded[:draws] = chain
+        both = np.lib.stride_tricks.sliding_window_view(padded, piece + lags)[::piece]  # (pieces, piece + lags)
+        one, both = fft.rfft(both[:, :piece], size), fft.rfft(both, size)
+        power += np.einsum("pf,pf->f", one.conj(), both)
+    return fft.irfft(power, size)[: lags + 1] / (chains * (draws - np.arange(lags + 1)))
 
 
 def scatter(x: np.ndarray) -> float:
