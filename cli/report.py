@@ -25,7 +25,7 @@ from mc.equilibration import NO, YES
 
 DPI = 200
 PIXELS_AN_INCH = 130  # a third larger than in print
-GRAVE = ("not converged", "wrong", "dropped modes", f"equilibrated: {NO}")
+GRAVE = ("not converged", "wrong", "dropped modes", f"equilibrated: {NO} ")  # not "not shown"
 CAPTIONS = {
     "energy": "Energy per spin over the run, and its histogram; of several betas the ends and the middle.",
     "autocorrelation": "Autocorrelation functions with an error band of one sigma; a tick marks the window of the "
@@ -99,7 +99,7 @@ def judged(chain: Chain, results: Results) -> str:
     lines = tables.verdict(results)
     if not lines:
         return verdict(
-            "warn", "A training, without draws", ["sample from it: nmcmc sample, or nmcmc run --mode nmcmc"]
+            "warn", "A training, without draws", ["sample from it: nmcmc run --mode nmcmc MODEL --checkpoint FILE"]
         )
     if not chain.complete:
         lines = [f"unfinished: {chain.n_draws} draws a chain so far; the same command again goes on", *lines]

@@ -13,7 +13,7 @@ _forgive_foreign_types()
 
 # ruff: noqa: E402 - the kernels come after that
 # isort: split
-from mc import models
+from mc import collapse, crossings, finite_size, models
 from mc.analysis import Results, analyse
 from mc.chain import Chain, ChainError, open_chain
 from mc.ensemble import Ensemble, open_ensemble
@@ -21,8 +21,8 @@ from mc.hamiltonian import Hamiltonian
 from mc.lattice import Lattice
 
 __all__ = [
-    "Chain", "ChainError", "Ensemble", "Hamiltonian", "Lattice", "Results", "analyse", "models", "open_chain",
-    "open_ensemble",
+    "Chain", "ChainError", "Ensemble", "Hamiltonian", "Lattice", "Results", "analyse", "collapse", "crossings",
+    "finite_size", "models", "open_chain", "open_ensemble",
 ]  # fmt: skip
 
 # Numba's OpenMP layer shares its pool with PyTorch and resets PyTorch's number of threads at every kernel: small
