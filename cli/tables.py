@@ -15,6 +15,7 @@ ORDER = ("energy", "magnetization", "abs_magnetization", "m2", "m4", "binder", "
 IN_SHORT = ("energy", "abs_magnetization", "log_z")  # columns of the table with one line a beta
 GRAVEST_FIRST = ("not converged", "constant", "too few effective draws", "poor overlap", "not finite", "short")
 NO_NEED = ("correlation_length", "xi_over_length")  # noise alone leaves none above the transition
+OF_COOLING = "draws are ends of a cooling: their lowest energy counts, their averages are not those of equilibrium"
 GOOD = "nothing to object: R-hat at most 1.05, chains of at least 50 tau_int, 20 effective draws"
 OTHER_MODES = "use --mode pt, or wolff for a ferromagnet"  # what OTHER_MOVES are called here
 FAR_SIGMA = 5
@@ -27,13 +28,12 @@ def table(results: Results) -> list[str]:
     names = names_of(results)
     if not names:
         return ["no draws yet"]
-    lines = [f"{'beta':>10}  {'observable':<18}{'mean':>14}{'error':>10}{'tau_int':>10}{'n_eff':>9}{'R-hat':>9}"]
+    lines = [f"{'beta':>10}  {'observable':<18}{'mean':>14}{'error':>10}{'tau_int':>12}{'n_eff':>9}{'R-hat':>9}"]
     for b, beta in enumerate(results.betas):
         for name in names:
             e = results.observables[name][b]
-            cells = (
-                _cell(e.mean, 14, ".7g") + _cell(e.error, 10, ".2g") + f"{with_error(e.tau_int, e.tau_int_error):>10}"
-            )
+            cells = _cell(e.mean, 14, ".7g") + _cell(e.error, 10, ".2g")
+            cells += f" {with_error(e.tau_int, e.tau_int_error):>11}"
             cells += _cell(e.n_eff, 9, ".4g" if e.n_eff < 1000 else ".7g" if e.n_eff > 1e7 else ".0f")
             cells += _cell(e.r_hat, 9, ".4f" if e.r_hat < 10 else ".3g")
             mark = "" if e.status == "ok" else f"  {e.status}"
@@ -65,6 +65,8 @@ def verdict(results: Results) -> list[str]:
     """What a reader must know before trusting the errors: one line for each kind of trouble, the gravest first."""
     if not names_of(results):
         return []
+    if results.cooled:
+        return [OF_COOLING]
     lines = []
     for status in GRAVEST_FIRST:
         found = [(name, b, estimates[b]) for name, estimates in results.observables.items()
@@ -84,7 +86,9 @@ def verdict(results: Results) -> list[str]:
             continue
         lines.append(f"{status}: {_some(names)}{where}: {advice}")
     lines += _against_exact(results) + _dropped_modes(results) + _noisy_ess(results)
-    return (lines or [GOOD]) + _equilibrated(results)
+    apart = any(line.startswith("not converged") for line in lines)
+    found = _equilibrated(results)
+    return (lines or [GOOD]) + [line for line in found if not (apart and line.startswith(f"equilibrated: {YES}"))]
 
 
 def _equilibrated(results: Results) -> list[str]:

@@ -25,6 +25,7 @@ from mc.weighted_overlaps import pair_observables, pair_overlaps
 
 LARGEST_OVERLAP_GRID = 10_000  # spins up to which P(q) is kept
 POOR_OVERLAP = "neighbouring temperatures hardly overlap: use more of them, or ladder=tuned"
+COOLED = ("anneal", "neural-anneal")  # modes whose draws are ends of a cooling
 EXACT_SECONDS = 5.0  # exact values are "at hand" when those of all betas together are estimated to take less
 
 
@@ -34,6 +35,7 @@ class Results:
 
     equilibrated: one verdict a beta, of the modes that have one. lowest_state: spins (N,) int8 of the lowest energy.
     overlaps: P(q) of every beta, where there are overlaps. n_chains: 0 where they are not of one file.
+    cooled: whether the draws are ends of a cooling, which have no equilibrium averages.
     """
 
     betas: np.ndarray
@@ -43,11 +45,12 @@ class Results:
     lowest_state: np.ndarray | None = None
     overlaps: list[OverlapDistribution] = field(default_factory=list)
     n_chains: int = 0
+    cooled: bool = False
 
 
 def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
     """Everything that can be said of a chain; `extra` diagnostics, such as those of the training, are added."""
-    results = Results(chain.betas, n_chains=chain.n_chains)
+    results = Results(chain.betas, n_chains=chain.n_chains, cooled=chain.mode in COOLED)
     hamiltonian = chain.hamiltonian()
     stats = chain.sample_stats
     if chain.n_draws:

@@ -470,10 +470,10 @@ def test_the_object_of_json_has_all_that_was_promised(nmcmc):
     (row,) = data["results"]
     assert row["beta"] == 0.3
     expected = {"energy", "magnetization", "abs_magnetization", "m2", "m4", "binder", "heat_capacity",
-                "susceptibility", "log_z", "free_energy"}  # fmt: skip
+                "susceptibility", "log_z", "free_energy", "entropy"}  # fmt: skip
     assert set(row) == expected | {"beta"}
     for name in expected:
-        assert set(row[name]) == {"mean", "error", "tau_int", "n_eff", "r_hat", "status"}
+        assert set(row[name]) == {"mean", "error", "tau_int", "tau_int_error", "n_eff", "r_hat", "status"}
         assert row[name]["error"] > 0
     assert row["log_z"]["tau_int"] is None  # NaN is null
     assert set(data["diagnostics"]) >= {
@@ -620,7 +620,7 @@ def test_tables_keep_their_columns_whatever_the_numbers():
     lines = tables.table(found)
     assert all(len(line.split()) >= 7 for line in lines)
     for line in lines:  # numbers end where their column does, and a blank follows
-        assert [line[end] != " " and line[end + 1 : end + 2].strip() for end in (9, 43, 53, 63, 72, 81)] == [""] * 6
+        assert [line[end] != " " and line[end + 1 : end + 2].strip() for end in (9, 43, 53, 65, 74, 83)] == [""] * 6
     assert tables.verdict(found) == ["not converged: energy, magnetization at beta 0.1, 0.2: do something"]
     assert tables.short_table(found)[1].endswith("not converged")
     assert tables.verdict(Results(np.array([0.1]), {"energy": [good]})) == [tables.GOOD]
