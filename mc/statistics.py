@@ -40,7 +40,7 @@ class Estimate:
         error: one standard error of the mean, same units; nan where none can be given.
         tau_int: integrated autocorrelation time in draws, 0.5 if uncorrelated; nan if undefined; no more
             than a lower bound if the status is "short" or "not converged".
-        tau_int_error: its one-sigma error; nan if the window of the sum never closed.
+        tau_int_error: its one-sigma error; nan if the window of the sum never closed, or R-hat > 1.05.
         n_eff: effective number of independent draws, all chains together.
         r_hat: split R-hat; inf if the chains do not move and differ, nan if undefined.
         n_draws: number of draws, all chains together.
@@ -90,7 +90,7 @@ def estimate(x) -> Estimate:
     y -= rest
     error, tau, tau_error, _, _ = gamma_method(y)
     if r_hat > R_HAT_LIMIT:
-        error = max(error, scatter(y if chains > 1 else np.stack(pieces)))
+        error, tau_error = max(error, scatter(y if chains > 1 else np.stack(pieces))), math.nan
     status, advice = _verdict(r_hat, tau, draws)
     n_eff = x.size / (2 * tau)
     return Estimate(centre + scale * rest, scale * error, tau, tau_error, n_eff, r_hat, x.size, status, advice)
