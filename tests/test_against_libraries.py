@@ -99,7 +99,7 @@ def test_one_sigma_covers_two_thirds_of_known_chains_of_fifty_times(chains, rho)
 
 @pytest.mark.statistical
 def test_a_slow_mode_below_the_noise_of_rho_enters_the_error():
-    """A fast mode and one 200 times slower with 1 % of the variance, which carries two thirds of the error squared."""
+    """A fast mode, and one 200 times slower with 1 % of its variance: two thirds of the error squared."""
     shares, ratios = [], []
     truth = np.sqrt((2 * 5 + 2 * 1000 * 0.01) / (4 * 50_000))
     for seed in range(40):

@@ -177,7 +177,7 @@ def test_one_draw_has_no_error_of_ln_z():
 
 @pytest.mark.statistical
 def test_entropy_of_weighted_draws_and_its_error():
-    """A spin in a field by draws of another field: S = ln Z + beta <E>; 200 sets of draws scatter as their errors say."""
+    """A spin in a field by draws of another field, S = ln Z + beta <E>: 200 sets scatter as their errors say."""
     field, other = 0.8, 0.3
     random = np.random.default_rng(5)
     up = np.exp(other) / (2 * np.cosh(other))
