@@ -12,10 +12,10 @@ from cli.ensemble_results import is_ensemble, print_analysis, results_of
 from cli.ensemble_results import opened as opened_ensemble
 from cli.errors import UserError
 from cli.results import as_json as to_json
-from cli.results import opened
+from cli.results import judged, opened
 from cli.status import describe
 from cli.tables import diagnostics, names_of, table, verdict
-from mc.analysis import Results, analyse
+from mc.analysis import Results
 
 CSV_COLUMNS = ("mean", "error", "tau_int", "tau_int_error", "n_eff", "r_hat", "status")
 
@@ -24,19 +24,24 @@ def analyze(files: list[Path], as_json: bool, as_csv: bool, cite: bool) -> None:
     """Print the tables of chain and ensemble files; all are opened before the first is worked on."""
     if as_json and as_csv:
         raise UserError("--json and --csv are two formats; give one of them")
+    if cite and as_csv:
+        raise UserError("--cite prints BibTeX, and --csv a table alone; give one of them")
     chains = [path if is_ensemble(path) else opened(path) for path in files]
+    if cite and any(isinstance(chain, Path) for chain in chains):
+        raise UserError("--cite reads chain files; mc.ensemble.extract makes one of an instance of an ensemble")
     if as_csv:
+        found = [results_of(opened_ensemble(chain).summary) if isinstance(chain, Path) else judged(chain)
+                 for chain in chains]  # fmt: skip
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(("file", "beta", "observable", *CSV_COLUMNS, "exact"))
-        for path, chain in zip(files, chains, strict=True):
-            results = results_of(opened_ensemble(path).summary) if isinstance(chain, Path) else analyse(chain)
+        for path, results in zip(files, found, strict=True):
             rows.writerows(csv_rows(str(path), results))
         return
     for chain in chains:
         if isinstance(chain, Path):
             print_analysis(chain, as_json)
             continue
-        results = analyse(chain)
+        results = judged(chain)
         print(f"{chain.path}: {describe(chain)}")
         for line in table(results) + verdict(results) + diagnostics(results):
             print(line)

@@ -94,7 +94,7 @@ REFERENCES = {
         "Bayesian Anal.", "16", "667", 2021),
     "cooper1982": Reference(
         "second-moment correlation length", "Cooper, F. and Freedman, B. and Preston, D.",
-        "Solving phi^4_{1,2} field theory with Monte Carlo", "Nucl. Phys. B", "210", "210", 1982),
+        "Solving $\\phi^4_{1,2}$ field theory with Monte Carlo", "Nucl. Phys. B", "210", "210", 1982),
     "kaufman1949": Reference(
         "exact values on tori", "Kaufman, B.",
         "Crystal Statistics. II. Partition Function Evaluated by Spinor Analysis",
@@ -151,7 +151,8 @@ def keys(chain: Chain, hamiltonian: Hamiltonian) -> list[str]:
         found += ["wolff2004", "vehtari2021"]
     if any(name.endswith("_k2") for name in chain.posterior):
         found += ["cooper1982"]
-    if hamiltonian.is_ferromagnet and hamiltonian.lattice is not None and len(hamiltonian.lattice.shape) == 2:
+    lattice = hamiltonian.lattice
+    if hamiltonian.is_ferromagnet and lattice is not None and len(lattice.shape) == 2 and all(lattice.periodic):
         found += ["kaufman1949"]
     return list(dict.fromkeys(found))
 

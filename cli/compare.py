@@ -16,10 +16,12 @@ import numpy as np
 from cli.compare_costs import cost_lines, costs_of
 from cli.ensemble_results import is_ensemble
 from cli.errors import UserError
-from cli.results import opened
+from cli.results import judged, opened
 from cli.status import describe
-from mc.analysis import Results, analyse
-from mc.chain import Chain
+from cli.tables import OTHER_MODES
+from mc.analysis import Results
+from mc.chain import Chain, ChainError
+from mc.chain_tree import Source
 from mc.comparison import (
     LEVEL,
     SEARCHES,
@@ -27,10 +29,12 @@ from mc.comparison import (
     Side,
     combined_p_value,
     compare_sides,
-    gravest,
     off_exact,
     sides_of,
 )
+from mc.efficiency import USABLE
+from mc.merge import member_of, shared_streams
+from mc.statistics import OTHER_MOVES, gravest
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ALL_PAIRS = 4  # files up to which each is compared with each, beyond with the first only
@@ -81,6 +85,12 @@ class Pair:
         return self.p_value < LEVEL
 
     @property
+    def agree(self) -> bool | None:
+        """None where they do not differ and no test of them has numbers to be believed."""
+        believed = any(one.status in USABLE and not math.isnan(one.p_value) for row in self.found for one in row)
+        return False if self.differ else True if believed else None
+
+    @property
     def worst(self) -> tuple[int, Difference | None]:
         """Place of the beta and the test with the smallest p-value; of a mean, where p-values vanish, the largest."""
         known = [(one.p_value, -abs(one.sigma) if math.isfinite(one.sigma) else 0.0, k, j)
@@ -104,9 +114,9 @@ def compare(files: Sequence[Path], as_json: bool) -> None:
     runs = []
     for letter, chain, own in zip(LETTERS, chains, places, strict=False):
         print(f"{letter}  {chain.path}: {describe(chain)}", flush=True)
-        results = analyse(chain)
+        results = judged(chain)
         runs.append(Run(letter, chain, results, own, sides_of(chain, results, own)))
-    for line in shared_streams(chains):
+    for line in notes_on_streams(chains):
         print(line)
     together = combinations(runs, 2) if len(runs) <= ALL_PAIRS else ((runs[0], other) for other in runs[1:])
     pairs = [Pair(a, b, [compare_sides(*sides, seed=k) for k, sides in enumerate(zip(a.sides, b.sides, strict=True))])
@@ -126,7 +136,7 @@ def chain_of(path: Path) -> Chain:
     """A chain file whose draws have a temperature; UserError for any other."""
     if is_ensemble(path):
         raise UserError(f"{path} is an ensemble of disorder samples, compare takes runs of one; look at its averages "
-                        f"with: nmcmc analyze {path}")  # fmt: skip
+                        f"with: nmcmc analyze {shlex.quote(str(path))}")  # fmt: skip
     chain = opened(path)
     if chain.mode in SEARCHES:
         raise UserError(f"{path} is of mode {chain.mode}, whose draws are of no temperature; compare runs that "
@@ -175,16 +185,25 @@ def common_betas(chains: Sequence[Chain]) -> tuple[np.ndarray, list[list[int]]]:
 
 
 def spelled(betas: np.ndarray) -> str:
+    """All betas where these are few, else how many and from where to where."""
     few = ",".join(f"{beta:.6g}" for beta in betas[:6])
     return few if len(betas) <= 6 else f"{len(betas)} from {betas.min():.6g} to {betas.max():.6g}"
 
 
-def shared_streams(chains: Sequence[Chain]) -> list[str]:
-    """A note on each pair that was run with the same random numbers: its agreement says nothing."""
-    return [f"note: {LETTERS[i]} and {LETTERS[j]} are runs of one mode with the same --rng-seed: their draws are not "
-            "independent, and that they agree says nothing"
-            for (i, a), (j, b) in combinations(enumerate(chains), 2)
-            if a.mode == b.mode and a.rng_seed == b.rng_seed >= 0]  # fmt: skip
+def notes_on_streams(chains: Sequence[Chain]) -> list[str]:
+    """A note on each pair with chains of the same random numbers, also merged ones: its agreement says nothing."""
+    try:
+        members = [member_of(Source(chain.path)) for chain in chains]
+    except ChainError as error:
+        raise UserError(str(error)) from None
+    held = {"run_id": "chains of one run", "rng_seed": "chains of one mode with the same --rng-seed"}
+    notes = []
+    for (i, a), (j, b) in combinations(enumerate(members), 2):
+        key = shared_streams(a, b)
+        if a.mode == b.mode and key:
+            notes.append(f"note: {LETTERS[i]} and {LETTERS[j]} hold {held[key]}: their draws are not independent, "
+                         "and that they agree says nothing")  # fmt: skip
+    return notes
 
 
 def agreement_lines(pairs: Sequence[Pair], betas: np.ndarray) -> list[str]:
@@ -212,11 +231,13 @@ def verdict(pair: Pair, betas: np.ndarray) -> str:
     marks = [f"{run.letter} is {status}: {', '.join(names)}" for run in (pair.a, pair.b)
              for status, names in troubles(run).items()]  # fmt: skip
     mark = f" [{'; '.join(marks)}]" if marks else ""
-    if one is None:
-        return f"{who}: nothing can be compared{mark}"
-    tests = sum(not math.isnan(test.p_value) for row in pair.found for test in row)
-    if not pair.differ:
-        return f"{who}: agree (p = {pair.p_value:.2g} for the largest of {tests} differences){mark}"
+    if pair.agree is None:
+        what = "nothing can be compared" if one is None else "cannot be told apart"
+        return f"{who}: {what}: {blame(pair)}"
+    if pair.agree:
+        tests = sum(not math.isnan(test.p_value) for row in pair.found for test in row)
+        of = f"the largest of {tests} differences" if tests > 1 else "the one difference"
+        return f"{who}: agree (p = {pair.p_value:.2g} for {of}){mark}"
     what = WORDS.get(one.name, one.name)
     if math.isinf(one.sigma):
         by = "more than rounding, and both know it without error"
@@ -244,9 +265,24 @@ def troubles(run: Run) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for side in run.sides:
         for name, one in side.estimates.items():
-            if one.status not in ("ok", "short") and name not in found.get(one.status, []):
+            if one.status not in USABLE and name not in found.get(one.status, []):
                 found.setdefault(one.status, []).append(TITLES.get(name, name))
     return found
+
+
+def blame(pair: Pair) -> str:
+    """Which run keeps a pair from being compared, and what to do about it; short ones where neither is in trouble."""
+    for fine in (USABLE, ("ok",)):
+        said = []
+        for run in (pair.a, pair.b):
+            every = [one for side in run.sides for one in side.estimates.values()]
+            status = gravest(one.status for one in every)
+            if status not in fine:
+                advice = next(one.advice for one in every if one.status == status)
+                said.append(f"{run.letter} is {status}: {advice.replace(OTHER_MOVES, OTHER_MODES)}")
+        if said:
+            return "; ".join(said)
+    return "no observable has an error"
 
 
 def exact_lines(runs: Sequence[Run], betas: np.ndarray) -> list[str]:
@@ -273,7 +309,7 @@ def as_object(runs: Sequence[Run], pairs: Sequence[Pair], betas: np.ndarray, cos
               "complete": run.chain.complete, "seconds": run.chain.seconds,
               "off_exact": {name: [run.off(name, k) for k in range(len(betas))] for name in ("energy", "log_z")}}
              for run in runs]  # fmt: skip
-    compared = [{"a": pair.a.letter, "b": pair.b.letter, "agree": not pair.differ, "p_value": pair.p_value,
+    compared = [{"a": pair.a.letter, "b": pair.b.letter, "agree": pair.agree, "p_value": pair.p_value,
                  "status": gravest(one.status for row in pair.found for one in row),
                  "results": [{"beta": float(beta)} | {one.name: asdict(one) for one in row}
                              for beta, row in zip(betas, pair.found, strict=True)]}

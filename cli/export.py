@@ -12,6 +12,7 @@ from typing import NamedTuple
 from cli.ensemble_results import is_ensemble
 from cli.ensemble_results import opened as opened_ensemble
 from cli.errors import UserError, closest
+from cli.output import counted
 from cli.results import opened
 from mc.chain import Chain
 from mc.chain_lock import ChainError, reason, replacement, writable_target
@@ -50,9 +51,11 @@ def export(file: Path, to: str, out: Path | None) -> None:
     paths = tasks(out, len(chain.betas)) if to == "alps" else [out]
     for path in paths:
         require_free(path)
+    started = False
     try:
         with contextlib.ExitStack() as stack:
             parts = [stack.enter_context(replacement(writable_target(path), fresh=True)) for path in paths]
+            started = True
             if to == "alps":
                 write_alps(file, parts)
             elif ensemble:
@@ -62,7 +65,8 @@ def export(file: Path, to: str, out: Path | None) -> None:
     except ChainError as error:
         raise UserError(str(error)) from None
     except OSError as error:
-        raise UserError(f"{out} cannot be written ({reason(error)}); choose another --out", code=1) from None
+        code = 1 if started else 2  # a disk that fills up on the way, or a place where nothing can be written
+        raise UserError(f"{out} cannot be written ({reason(error)}); choose another --out", code) from None
     print(said(paths, chain, form))
 
 
@@ -78,15 +82,16 @@ def require_free(path: Path) -> None:
         writable_target(path)
     except ChainError as error:
         raise UserError(str(error)) from None
-    if os.path.exists(path) and not is_export(path):
+    if os.path.lexists(path) and not (os.path.isfile(path) and is_export(path)):  # a pipe is not even read
         raise UserError(f"{path} is there already and is no earlier export; remove it, or choose another --out")
 
 
 def said(paths: list[Path], chain: Chain | Ensemble, form: Format) -> str:
     """Where it is, how much, and how to read it."""
     if isinstance(chain, Ensemble):
-        size = f"{len(chain.instances)} instances x {len(chain.summary.betas)} temperatures"
+        axes = {"instance": len(chain.instances), "temperature": len(chain.summary.betas)}
     else:
-        size = f"{chain.n_chains} chains x {chain.n_draws} draws x {len(chain.betas)} temperatures"
+        axes = {"chain": chain.n_chains, "draw": chain.n_draws, "temperature": len(chain.betas)}
+    size = " x ".join(counted(number, what) for what, number in axes.items())
     where = shlex.quote(str(paths[0])) + (f" to {paths[-1].name}" if len(paths) > 1 else "")
     return f"result: {where} ({size}); read it with: {form.read.format(out=repr(str(paths[0])))}"

@@ -19,9 +19,8 @@ from cli.ensemble_results import is_ensemble, lines_of
 from cli.ensemble_results import opened as opened_ensemble
 from cli.errors import UserError
 from cli.output import Screen
-from cli.results import as_json, opened, store
+from cli.results import as_json, judged, opened, store
 from cli.tables import diagnostics, table, verdict
-from mc.analysis import analyse
 from mc.chain import resume_chain
 from mc.chain_lock import ChainError, WriterLock, reason, replacement, writable_target
 from mc.chain_tree import Source
@@ -96,7 +95,7 @@ def merge_into_chain(found: list[Member], out: Path, screen: Screen, json_too: b
         draws = merged(found, part)
     say_cut(found, draws, screen)
     chain = opened(out)
-    results = analyse(chain)
+    results = judged(chain)
     screen.say(f"{sum(member.chains for member in found)} chains x {draws} draws of {len(found)} files")
     for line in table(results) + verdict(results) + diagnostics(results):
         screen.say(line)
@@ -108,7 +107,7 @@ def merge_into_chain(found: list[Member], out: Path, screen: Screen, json_too: b
 def merged(found: Sequence[Member], path: Path) -> int:
     """A chain file of members with one target, results included; returns its number of draws."""
     draws = merge_chains(found, path, command())
-    results = analyse(opened(path))
+    results = judged(opened(path), called="the merged chain")
     with contextlib.closing(resume_chain(path)) as writer:
         store(writer, results)
         writer.commit(complete=True)

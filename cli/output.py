@@ -71,6 +71,11 @@ class Screen:
         yield update
 
 
+def counted(number: int, what: str) -> str:
+    """1 chain, 4 chains"""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """3 s, 5 min, 2.5 h"""
     if seconds < 120:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from cli.ensemble_results import is_ensemble
 from cli.errors import UserError, closest
-from cli.figures import FIGURES, OF_SEVERAL, WITHOUT_DRAWS, NotDrawn, draw, draw_together, require_matplotlib, unmade
+from cli.figures import (
+    FIGURES,
+    OF_SEVERAL,
+    WITHOUT_DRAWS,
+    NotDrawn,
+    draw,
+    draw_together,
+    require_matplotlib,
+)
 from cli.figures.drawn import Drawn
+from cli.figures.files import about, as_bytes, is_figure, require_free, write_whole
+from cli.output import counted
 
 if TYPE_CHECKING:
+    from matplotlib.backends.backend_pdf import PdfPages
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "pdf")
@@ -27,6 +40,18 @@ class Job:
     folder: Path
     made: dict[str, Callable[[], Figure]]
 
+    def place(self, name: str, form: str) -> Path:
+        """Where a figure goes."""
+        return self.folder / f"{self.name}-{name}.{form}"
+
+    @property
+    def document(self) -> Path:
+        """Where all go with --page."""
+        return self.folder / f"{self.name}.pdf"
+
+    def places(self, page: bool, form: str) -> list[Path]:
+        return [self.document] if page else [self.place(name, form) for name in self.made]
+
 
 def plot(files: list[Path], out: Path | None, page: bool, form: str, only: str | None) -> None:
     """Write the figures of chain files, and those of several files together; UserError before any work."""
@@ -34,7 +59,9 @@ def plot(files: list[Path], out: Path | None, page: bool, form: str, only: str |
     if form not in FORMATS:
         raise UserError(f"--format {form}: png or pdf is needed{closest(form, FORMATS)}")
     require_matplotlib()
-    jobs = list(planned(files, out, wanted))
+    chains = [Drawn.of(path) for path in files if not is_ensemble(path)]
+    jobs = list(planned(files, chains, out, wanted))
+    require_places([place for job in jobs for place in job.places(page, form)])
     written: list[Path] = []
     why_not: list[str] = []
     for job in jobs:
@@ -43,9 +70,11 @@ def plot(files: list[Path], out: Path | None, page: bool, form: str, only: str |
         why_not += refused
     if not written:
         raise UserError(f"no figure to draw: {'; '.join(why_not) or 'these files hold nothing to plot'}")
+    for line in noted(chains, wanted):
+        print(f"note: {line}")
     for line in why_not:
         print(f"not drawn: {line}")
-    print(f"{len(written)} {'file' if len(written) == 1 else 'files'} written, to be opened with any viewer:")
+    print(f"{counted(len(written), 'file')} written, to be opened with any viewer:")
     for path in written:
         print(f"  {path}")
 
@@ -64,9 +93,8 @@ def checked_names(only: str | None) -> list[str]:
     return [name for name in known if name in asked]
 
 
-def planned(files: Sequence[Path], out: Path | None, wanted: Sequence[str]) -> Iterator[Job]:
-    """The work on every file, and on all together; opens all, so that what cannot be plotted is said first."""
-    chains = [Drawn.of(path) for path in files if not is_ensemble(path)]
+def planned(files: Sequence[Path], chains: Sequence[Drawn], out: Path | None, wanted: Sequence[str]) -> Iterator[Job]:
+    """The work on every file, and on all together. chains: those of the files that are no ensembles."""
     single = [name for name in wanted if name in FIGURES]
     together = len(files) > 1 and any(name in OF_SEVERAL for name in wanted)
     if len(files) == 1 and not single:
@@ -102,13 +130,30 @@ def _require_different_names(chains: Sequence[Drawn]) -> None:
                             "each with its own --out")  # fmt: skip
 
 
+def require_places(places: Sequence[Path]) -> None:
+    """UserError where a figure cannot be written, or would replace what is no figure of ours or one of this call."""
+    for place, count in Counter(places).items():
+        if count > 1:
+            raise UserError(
+                f"{place} would be written {count} times; plot the files one by one, each with its own --out"
+            )
+        require_free(place, is_figure, "figure")
+
+
+def noted(chains: Sequence[Drawn], wanted: Sequence[str]) -> list[str]:
+    """What the figures leave out: draws that are not finite."""
+    if set(wanted) <= set(WITHOUT_DRAWS):
+        return []
+    return [f"{drawn.name}: {line}" for drawn in chains for line in drawn.not_finite()]
+
+
 def _run(job: Job, page: bool, form: str, named: bool) -> tuple[list[Path], list[str]]:
     """(files written, why others were not drawn); of figures not asked for by name only what is wanting is said."""
     from cli.figures import style
 
     written, refused = [], []
-    pages = None
-    with unmade(job.folder), style.paper():
+    with style.paper(), contextlib.ExitStack() as stack:
+        pages, content = None, io.BytesIO()
         for name, make in job.made.items():
             try:
                 figure = make()
@@ -116,26 +161,20 @@ def _run(job: Job, page: bool, form: str, named: bool) -> tuple[list[Path], list
                 if why.wanting or named:
                     refused.append(f"{job.name}: {name} ({why})")
                 continue
-            job.folder.mkdir(parents=True, exist_ok=True)
             if page:
-                pages = pages or _pages(job)
+                pages = pages or stack.enter_context(_pages(content, job.name))
                 figure.suptitle(f"{job.name}: {name}", x=0.01, ha="left", color=style.FAINT)
                 pages.savefig(figure)
                 continue
-            path = job.folder / f"{job.name}-{name}.{form}"
-            figure.savefig(path, format=form, dpi=style.DPI)
-            written.append(path)
-        if pages:
-            pages.close()
-            written.append(_page_of(job))
+            write_whole(job.place(name, form), as_bytes(figure, form, f"{job.name}: {name}", style.DPI))
+            written.append(job.place(name, form))
+    if pages:
+        write_whole(job.document, content.getvalue())
+        written.append(job.document)
     return written, refused
 
 
-def _page_of(job: Job) -> Path:
-    return job.folder / f"{job.name}.pdf"
-
-
-def _pages(job: Job):
+def _pages(content: BinaryIO, title: str) -> PdfPages:
     from matplotlib.backends.backend_pdf import PdfPages
 
-    return PdfPages(_page_of(job), metadata={"Title": job.name, "Creator": "nmcmc plot", "CreationDate": None})
+    return PdfPages(content, metadata=about("pdf", title))

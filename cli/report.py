@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 from cli import tables
 from cli.ensemble_results import is_ensemble
 from cli.errors import UserError
-from cli.figures import FIGURES, NotDrawn, draw, require_matplotlib, unmade
+from cli.figures import FIGURES, NotDrawn, draw, require_matplotlib
 from cli.figures.drawn import Drawn
-from cli.report_page import Table, code, items, page, paragraph, picture, verdict
+from cli.figures.files import require_free, write_whole
+from cli.output import counted
+from cli.report_page import Table, code, is_report, items, page, paragraph, picture, verdict
 from cli.report_tables import MISSING, all_observables, diagnostics, main_observables, number
 from cli.status import describe
 from mc.analysis import Results
@@ -50,24 +53,21 @@ def report(file: Path, out: Path | None) -> None:
         raise UserError(f"{file} holds no draws yet, so there is nothing to report; let the run go on")
     require_matplotlib()
     out = checked_place(file, Path(f"{drawn.name}.html") if out is None else out)
+    _ = drawn.results  # what cannot be judged is refused before anything is said
     print(f"report of {file} into {out}", flush=True)
-    try:
-        content = written(drawn)
-    except ValueError as why:  # of the statistics: draws that are not finite
-        raise UserError(f"{file} cannot be judged: {why}; run it again, or leave these draws out") from why
-    with unmade(out):
-        out.write_text(content, encoding="utf-8", errors="backslashreplace")
+    write_whole(out, written(drawn).encode("utf-8", "backslashreplace"))
     print(f"{out} written ({out.stat().st_size / 1024:.0f} kB): open it in any browser")
 
 
 def checked_place(file: Path, out: Path) -> Path:
-    """Where the page goes; UserError for the chain file itself, a folder, or a folder that is not there."""
-    if out.is_dir():
+    """Where the page goes; UserError for a folder, one that is not there, and any file but an earlier report."""
+    if os.path.isdir(out):  # of a name that is too long `Path.is_dir` raises
         raise UserError(f"--out {out} is a folder; give the page a name, such as {out / 'report.html'}")
-    if not out.parent.is_dir():
+    if not os.path.isdir(out.parent):
         raise UserError(f"--out {out}: there is no folder {out.parent}; make it, or choose another --out")
-    if out.exists() and out.samefile(file):
+    if os.path.exists(out) and out.samefile(file):
         raise UserError(f"--out {out} is the chain file itself; choose another name, such as {file.stem}.html")
+    require_free(out, is_report, "report")
     return out
 
 
@@ -102,7 +102,8 @@ def judged(chain: Chain, results: Results) -> str:
             "warn", "A training, without draws", ["sample from it: nmcmc run --mode nmcmc MODEL --checkpoint FILE"]
         )
     if not chain.complete:
-        lines = [f"unfinished: {chain.n_draws} draws a chain so far; the same command again goes on", *lines]
+        so_far = f"{counted(chain.n_draws, 'draw')} a chain so far"
+        lines = [f"unfinished: {so_far}; the same command again goes on", *lines]
     if any(line.startswith(GRAVE) for line in lines):
         return verdict("bad", "Not to be trusted as it is", lines)
     fine = all(line == tables.GOOD or line.startswith(f"equilibrated: {YES}") for line in lines)
@@ -153,7 +154,7 @@ def _alternative(name: str, drawn: Drawn) -> str:
         if len(betas) == 1
         else f"{len(betas)} betas from {betas.min():.4g} to {betas.max():.4g}"
     )
-    size = f"{drawn.chain.n_chains} chains of {drawn.n_draws} draws"
+    size = f"{counted(drawn.chain.n_chains, 'chain')} of {counted(drawn.n_draws, 'draw')}"
     what = {
         "energy": f"Trace and histogram of the energy per spin, {size}",
         "autocorrelation": "Curves of the autocorrelation function against the lag",

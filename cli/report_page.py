@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+MARK = '<meta name="generator" content="nmcmc report">'
+HEAD = 1024  # bytes within which a page of ours has the mark
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 STYLE = """
@@ -137,12 +140,23 @@ def picture(png: bytes, size: tuple[int, int], alternative: str, caption: str) -
     )
 
 
+def is_report(path: str | os.PathLike) -> bool:
+    """Whether a file is such a page, by its mark; never raises."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return False
+    return head.startswith(b"<!DOCTYPE html>") and MARK.encode() in head
+
+
 def page(title: str, about: str, top: str, sections: Sequence[tuple[str, str, str]], foot: str) -> str:
     """The whole page. top: HTML before the first section; sections: (name, title, HTML)."""
     links = "".join(f'<li><a href="#{text(name)}">{text(heading)}</a></li>' for name, heading, _ in sections)
     body = "".join(section(name, heading, content) for name, heading, content in sections)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"{MARK}\n"
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<link rel="icon" href="data:,">\n<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'

@@ -28,12 +28,11 @@ from cli.errors import UserError
 from cli.options import Options
 from cli.output import Screen
 from cli.results import as_json as to_json
-from cli.results import opened
+from cli.results import judged, opened
 from cli.run import check_before_work, configuration, run, spins_every
 from cli.settings import CLASSICAL, COOLED, LEARNING, MODES, SCHEDULED, SETTINGS, acting
 from cli.work import Run
 from mc import models
-from mc.analysis import analyse
 from mc.chain import Chain, ChainError
 from mc.chain_layout import load
 from mc.chain_layout import to_json as json_of
@@ -100,7 +99,7 @@ def rerun(file: Path, out: Path | None, quiet: bool, as_json: bool) -> int:
         screen.say(f"the same {common} draws a chain as in {file}, bit for bit")
     if as_json:
         now = opened(out)
-        content = json.loads(to_json("rerun", now, analyse(now), now.seconds))
+        content = json.loads(to_json("rerun", now, judged(now), now.seconds))
         print(json.dumps(content | {"rerun_of": str(file), "same": not apart}), flush=True)
     return code or (1 if apart else 0)
 

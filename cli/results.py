@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cli.errors import UserError
-from mc.analysis import Results
+from mc.analysis import Results, analyse
 from mc.chain import Chain, ChainError, ChainWriter, open_chain
 
 COLUMNS = ("mean", "error", "tau_int", "tau_int_error", "n_eff", "r_hat")
@@ -22,6 +22,15 @@ def opened(path: str | os.PathLike) -> Chain:
         return open_chain(path)
     except ChainError as error:
         raise UserError(str(error)) from None
+
+
+def judged(chain: Chain, extra: dict[str, Any] | None = None, called: str = "") -> Results:
+    """`mc.analyse`; UserError for draws that are not finite or have no weight. called: what, instead of its path."""
+    try:
+        return analyse(chain, extra)
+    except ValueError as why:
+        what = f"{called or chain.path} cannot be judged"
+        raise UserError(f"{what}: {why}; run it again, or leave these draws out") from None
 
 
 def store(writer: ChainWriter, results: Results) -> None:

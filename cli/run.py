@@ -20,12 +20,11 @@ from cli.errors import UserError
 from cli.live import Live
 from cli.options import Options
 from cli.output import Screen, Stopper
-from cli.results import as_json, opened, store
+from cli.results import as_json, judged, opened, store
 from cli.settings import CLASSICAL, CLUSTER, COOLED, LEARNING, NEURAL, acting
 from cli.settings import idle as idle_settings
 from cli.tables import diagnostics, short_table, table, verdict
 from cli.work import Run
-from mc.analysis import analyse
 from mc.chain import Chain, ChainError, ChainWriter, create_chain, resume_chain
 from mc.chain_lock import WriterLock, writable_target
 from mc.record import record
@@ -211,6 +210,9 @@ def count_costs(work: Run, writer: ChainWriter) -> None:
     writer.set_asked(work.options.draws)
     before, now = writer.seconds, work.seconds
     writer.set_seconds(build=before["build"] + now["build"], train=max(before["train"], now["train"]))
+    if writer.committed_draws < work.options.draws:
+        with contextlib.suppress(ChainError):  # what hinders it will hinder the first block, too, and be said there
+            writer.commit()
 
 
 def must_prepare(work: Run, writer: ChainWriter) -> bool:
@@ -264,7 +266,7 @@ def finish(work: Run, writer: ChainWriter, stop: Stopper) -> int:
     """Results into the file and onto the screen; how to go on when it is not complete."""
     options, screen = work.options, work.screen
     complete = writer.committed_draws >= options.draws and not (work.mode in LEARNING and stop.interrupted)
-    results = analyse(opened(work.out), work.extra)
+    results = judged(opened(work.out), work.extra)
     if work.lowest_state is not None:
         results.lowest_state = work.lowest_state
     if options.check and work.samplers and not stop.interrupted:

@@ -15,7 +15,7 @@ import numpy as np
 
 from cli.ensemble_results import is_ensemble, print_status
 from cli.errors import UserError
-from cli.output import duration
+from cli.output import counted, duration
 from cli.results import opened
 from cli.settings import CLUSTER, NEURAL
 from mc.chain import Chain
@@ -40,7 +40,8 @@ def status(files: list[Path], as_json: bool) -> None:
 
 def describe(chain: Chain) -> str:
     """A chain in one line: its mode, its size, its training."""
-    size = f"mode {chain.mode}, {chain.n_chains} chains x {chain.n_draws} draws x {len(chain.betas)} temperatures"
+    size = (f"mode {chain.mode}, {counted(chain.n_chains, 'chain')} x {counted(chain.n_draws, 'draw')} x "
+            f"{counted(len(chain.betas), 'temperature')}")  # fmt: skip
     steps = chain.training.get("step")
     trained = f", {int(steps[-1])} training steps" if steps is not None and len(steps) else ""
     return f"{size}{trained}, {'complete' if chain.complete else 'incomplete'}"

@@ -9,11 +9,10 @@ import numpy as np
 
 from mc.analysis import Results
 from mc.equilibration import NO, NOT_SHOWN, YES
-from mc.statistics import OTHER_MOVES, R_HAT_LIMIT, Estimate
+from mc.statistics import GRAVEST_FIRST, OTHER_MOVES, R_HAT_LIMIT, Estimate, gravest
 
 ORDER = ("energy", "magnetization", "abs_magnetization", "m2", "m4", "binder", "heat_capacity", "susceptibility")
 IN_SHORT = ("energy", "abs_magnetization", "log_z")  # columns of the table with one line a beta
-GRAVEST_FIRST = ("not converged", "constant", "too few effective draws", "poor overlap", "not finite", "short")
 NO_NEED = ("correlation_length", "xi_over_length")  # noise alone leaves none above the transition
 OF_COOLING = "draws are ends of a cooling: their lowest energy counts, their averages are not those of equilibrium"
 GOOD = "nothing to object: R-hat at most 1.05, chains of at least 50 tau_int, 20 effective draws"
@@ -56,8 +55,8 @@ def short_table(results: Results) -> list[str]:
         r_hat = max((e.r_hat for e in every if not math.isnan(e.r_hat)), default=math.nan)
         cells = "".join(_cell(e.mean, 14, ".7g") + _cell(e.error, 10, ".2g") for e in row)
         cells += _cell(tau, 9, ".3g") + _cell(r_hat, 9, ".4f" if r_hat < 10 else ".3g")
-        status = next((s for s in GRAVEST_FIRST if any(e.status == s for e in every)), "")
-        lines.append(f"{beta:>10.6g}{cells}{'  ' + status if status else ''}")
+        status = gravest(e.status for e in every)
+        lines.append(f"{beta:>10.6g}{cells}{'' if status == 'ok' else '  ' + status}")
     return lines
 
 

@@ -18,7 +18,7 @@ from mc.hamiltonian import Hamiltonian
 from mc.observables import summarize
 from mc.population import family_entropy, mean_square_family_size, population_error
 from mc.spin_glass import OverlapDistribution, entropy, overlap_distribution
-from mc.statistics import Estimate, longest_rejection
+from mc.statistics import Estimate, gravest, longest_rejection
 from mc.stepping_stone import stepping_stones
 from mc.weighted import effective_sample_size, largest_weight_share, log_mean_weight, weighted_entropy
 from mc.weighted_overlaps import pair_observables, pair_overlaps
@@ -49,7 +49,10 @@ class Results:
 
 
 def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
-    """Everything that can be said of a chain; `extra` diagnostics, such as those of the training, are added."""
+    """Everything that can be said of a chain; `extra` diagnostics, such as those of the training, are added.
+
+    Raises ValueError for draws without an energy, draws that are not finite, and weights that are all zero.
+    """
     results = Results(chain.betas, n_chains=chain.n_chains, cooled=chain.mode in COOLED)
     hamiltonian = chain.hamiltonian()
     stats = chain.sample_stats
@@ -57,6 +60,8 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
         weighted = chain.mode in ("nis", "prior")
         log_weight = stats["log_weight"] if weighted else None
         posterior = {name: chain.posterior[name] for name in chain.posterior}
+        if "energy" not in posterior:
+            raise ValueError("there is no energy among its draws")
         length = smallest_mode_length(hamiltonian)
         results.observables = summarize(posterior, chain.n_spins, chain.betas, log_weight, length)
         results.diagnostics["lowest_energy"] = float(posterior["energy"].min())
@@ -159,7 +164,13 @@ def _ladder(results: Results, energy: np.ndarray, n_spins: int, family: np.ndarr
             ("entropy", stones.entropy, stones.entropy_error),
         ):
             results.observables[name] = [
-                Estimate(float(value), float(error), n_draws=energy[..., 0].size, status=status, advice=POOR_OVERLAP)
+                Estimate(
+                    float(value),
+                    float(error),
+                    n_draws=energy[..., 0].size,
+                    status=status,
+                    advice=POOR_OVERLAP if status == "poor overlap" else "",
+                )
                 for value, error, status in zip(values, errors, stones.status, strict=True)
             ]
 
@@ -234,7 +245,9 @@ def _entropy(results: Results, energy: np.ndarray, log_weight: np.ndarray | None
             found.append(weighted_entropy(one, log_weight[:, :, b], float(beta)))
         else:
             log_z = results.observables["log_z"][b]
-            found.append(replace(entropy(one, float(beta), log_z.mean, log_z.error), status=log_z.status))
+            result = entropy(one, float(beta), log_z.mean, log_z.error)
+            worse = gravest((result.status, log_z.status)) != result.status
+            found.append(replace(result, status=log_z.status, advice=log_z.advice) if worse else result)
     results.observables["entropy"] = found
 
 

@@ -20,20 +20,18 @@ from scipy import stats
 
 from mc.analysis import Results, has_pairs
 from mc.chain_reader import Chain
-from mc.distribution_distance import Draws, compare_distributions
+from mc.distribution_distance import Cumulative, Draws, compare, on_common_points
 from mc.overlap_distance import OverlapBlocks, compare_overlaps, overlap_blocks
-from mc.statistics import Estimate
+from mc.statistics import Estimate, gravest
 from mc.weighted_overlaps import pair_overlaps
 
 MEANS = ("energy", "abs_magnetization", "m2", "abs_overlap", "q2", "link_overlap", "log_z")
 DISTRIBUTIONS = {"energy": "P(energy)", "abs_magnetization": "P(|m|)", "abs_overlap": "P(|q|)"}
-GRAVEST_FIRST = ("not converged", "constant", "too few effective draws", "poor overlap", "not finite", "short")
 WEIGHTED = ("nis", "prior")
 SEARCHES = ("anneal", "neural-anneal")  # modes whose draws are of no temperature
 LEVEL = 0.01  # p-value of a pair of runs below which they are said to differ
 RESAMPLES, MOST_RESAMPLES = 1000, 100_000  # at first, and at most: p-values of many betas have to be small
 ROUNDING = 1e-10  # of means that are known without error
-FEWEST_PROPOSALS = 20  # effective ones behind a ln Z
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,8 @@ class Difference:
 
     sigma: difference of the means, first minus second, in units of its error; NaN for a distribution. distance,
     noise: of a distribution, as of `mc.distribution_distance.Comparison`; NaN for a mean. p_value: two-sided, NaN
-    where nothing can be said. status: "ok", or the graver of the two runs'.
+    where nothing can be said. status: "ok", or the graver of the two runs'; "short", and no number, for a
+    distribution of which a run has no two blocks.
     """
 
     name: str
@@ -86,22 +85,8 @@ def sides_of(chain: Chain, results: Results, places: Sequence[int]) -> list[Side
         elif spins is not None:
             blocks = pair_overlaps(spins[:, :, b], hamiltonian, None if weight is None else weight[:, kept]).blocks
         estimates = {name: results.observables[name][b] for name in MEANS if name in results.observables}
-        log_z = log_z_of(results, b, chain.n_chains * chain.n_draws)
-        if "log_z" not in estimates and log_z is not None:
-            estimates["log_z"] = log_z
         found.append(Side(estimates, draws, blocks, chain.n_chains))
     return found
-
-
-def log_z_of(results: Results, b: int, proposals: int) -> Estimate | None:
-    """ln Z of a neural chain, from its proposals; None where the run gives none."""
-    value, error, ess = (np.ravel(results.diagnostics.get(name, [])) for name in ("log_z", "log_z_error", "ess"))
-    if not len(value) == len(error) == len(ess) == len(results.betas) or not math.isfinite(value[b]):
-        return None
-    n_eff = float(ess[b]) * proposals
-    if n_eff < FEWEST_PROPOSALS:
-        return Estimate(float(value[b]), math.nan, n_eff=n_eff, n_draws=proposals, status="too few effective draws")
-    return Estimate(float(value[b]), float(error[b]), n_eff=n_eff, n_draws=proposals)
 
 
 def compare_sides(
@@ -117,17 +102,23 @@ def compare_sides(
             found.append(compare_means(name, a.estimates[name], b.estimates[name], a.chains, b.chains))
     for name, title in DISTRIBUTIONS.items():
         if name in a.draws and name in b.draws:
-            result = compare_distributions(a.draws[name], b.draws[name], seed, resamples, most)
-        elif name == "abs_overlap" and enough(a.overlaps) and enough(b.overlaps):
-            result = compare_overlaps(a.overlaps, b.overlaps, seed, resamples, most)
+            one, other, widths = on_common_points(a.draws[name], b.draws[name])
+            result = compare(one, other, widths, seed, resamples, most) if enough(one, other) else None
+        elif name == "abs_overlap" and a.overlaps is not None and b.overlaps is not None:
+            there = enough(a.overlaps, b.overlaps)
+            result = compare_overlaps(a.overlaps, b.overlaps, seed, resamples, most) if there else None
         else:
             continue
-        found.append(Difference(title, math.nan, result.distance, result.noise, result.p_value, result.status))
+        if result is None:
+            found.append(Difference(title, status="short"))
+        else:
+            found.append(Difference(title, math.nan, result.distance, result.noise, result.p_value, result.status))
     return found
 
 
-def enough(blocks: OverlapBlocks | None) -> bool:
-    return blocks is not None and len(blocks.pulls) > 1
+def enough(*runs: Cumulative | OverlapBlocks) -> bool:
+    """Whether each run has the two blocks that an error needs, and without which no distance can be judged."""
+    return all(len(run.pulls) > 1 for run in runs)
 
 
 def compare_means(name: str, a: Estimate, b: Estimate, chains_a: int = 1, chains_b: int = 1) -> Difference:
@@ -181,9 +172,3 @@ def combined_p_value(p_values: Iterable[float]) -> float:
     """The smallest p-value times their number, at most 1, right for any correlation; NaN are left out."""
     known = [p for p in p_values if not math.isnan(p)]
     return min(1.0, len(known) * min(known)) if known else math.nan
-
-
-def gravest(statuses: Iterable[str]) -> str:
-    """The gravest of several verdicts of `mc.statistics.Estimate`."""
-    statuses = list(statuses)
-    return next((status for status in GRAVEST_FIRST if status in statuses), "ok")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mc.statistics import Estimate, estimate
+from mc.statistics import Estimate, estimate, gravest
 from mc.weighted import FEWEST_EFFECTIVE_DRAWS
 
 BLOCK_TAU = 20  # integrated times in a block at least: its variance is then low by a twentieth
@@ -29,7 +29,6 @@ RESAMPLES = 4000
 ENOUGH_LARGER = 10  # of the distances by chance: the p-value is then known to a third
 MOST_POINTS = 128  # at which two cumulative distributions are compared
 INDEPENDENT_BLOCKS = 64  # of weighted draws
-GRAVEST_FIRST = ("not converged", "constant", "too few effective draws", "short")
 
 
 @dataclass(frozen=True)
@@ -92,11 +91,15 @@ def compare_distributions(
     They are compared at the values that occur, or at 128 quantiles of both runs together. Of replicas, each counts.
     seed, resamples, most: as of `compare`.
 
-    Raises ValueError for shapes that do not match, values that are not finite, and as `compare`.
+    Raises ValueError as `cumulative_at` and `compare`.
     """
+    return compare(*on_common_points(a, b), seed, resamples, most)
+
+
+def on_common_points(a: Draws, b: Draws) -> tuple[Cumulative, Cumulative, np.ndarray]:
+    """Both cumulative distributions at `common_points`, and the widths (K,) between these: what `compare` takes."""
     points = common_points(a, b)
-    one, other = (cumulative_at(points, draws) for draws in (a, b))
-    return compare(one, other, np.diff(points, append=points[-1]), seed, resamples, most)
+    return cumulative_at(points, a), cumulative_at(points, b), np.diff(points, append=points[-1])
 
 
 def common_points(a: Draws, b: Draws) -> np.ndarray:
@@ -116,6 +119,9 @@ def cumulative_at(points: np.ndarray, draws: Draws) -> Cumulative:
     Blocks of a Markov chain have at least 20 tau_int of the number, of its square about the mean or of [x > median],
     whichever is slowest. status: "short" with fewer than 12 blocks, "not converged" where chains disagree about one
     of these, "constant" where nothing moves, "too few effective draws" of weights.
+
+    Raises ValueError for shapes that do not match, values that are not finite, or weights that are all zero, NaN or
+    infinite.
     """
     x = draws.supported()
     if x.ndim not in (2, 3) or not np.isfinite(x).all() or not x.size:
@@ -134,7 +140,11 @@ def cumulative_at(points: np.ndarray, draws: Draws) -> Cumulative:
             raise ValueError(
                 f"log_weight {np.shape(draws.log_weight)}: the shape of the draws, {x.shape[:2]}, is needed"
             )
-        weight = np.exp(draws.log_weight - np.max(draws.log_weight))
+        largest = np.max(draws.log_weight)
+        if not np.isfinite(largest):
+            what = "every weight is zero" if np.isneginf(largest) else "nan or +inf among them"
+            raise ValueError(f"log_weight: {what}; finite ones, or -inf beside finite ones, are needed")
+        weight = np.exp(draws.log_weight - largest)
         weight /= weight.sum()
         n_eff = 1.0 / np.sum(weight**2)
         number = np.arange(weight.size).reshape(weight.shape) % min(INDEPENDENT_BLOCKS, weight.size)
@@ -206,12 +216,7 @@ def blocks_of_draws(chains: int, draws: int, slow: list[Estimate]) -> tuple[np.n
     advice = next((one.advice for one in slow if one.status == status), "") if status != "ok" else ""
     if status == "ok" and chains * a_chain < FEWEST_BLOCKS:
         status = "short"
-        advice = (
-            f"{chains * a_chain} blocks of {BLOCK_TAU} tau_int: run {FEWEST_BLOCKS // (chains * a_chain) + 1}x longer"
-        )
+        blocks, of_each = chains * a_chain, f"of {BLOCK_TAU} tau_int"
+        counted = f"1 block {of_each}" if blocks == 1 else f"{blocks} blocks {of_each}"
+        advice = f"{counted}: run {FEWEST_BLOCKS // blocks + 1}x longer"
     return number, status, advice
-
-
-def gravest(statuses: list[str]) -> str:
-    """The gravest of several verdicts."""
-    return next((status for status in GRAVEST_FIRST if status in statuses), "ok")

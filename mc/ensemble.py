@@ -25,10 +25,11 @@ import h5py
 import numpy as np
 
 from mc import chain_tables as tables
-from mc.chain import FORMAT, KEEP_FREE_SPACE, METADATA_ROOM
+from mc.chain import KEEP_FREE_SPACE
 from mc.chain_layout import attach_axes, load, opened, to_json
 from mc.chain_lock import ChainError, reason, replacement, writable_target
 from mc.chain_tree import ENSEMBLE, ENSEMBLE_VERSION, Source, axes_in, copy_tree, room_of, tree
+from mc.chain_writer import FORMAT, METADATA_ROOM
 from mc.disorder import COLUMNS, Summary, row_of, summarise
 
 IN_SUMMARY = ("fingerprint", "run_id", "rng_seed", "chains", "draws")

@@ -97,6 +97,9 @@ def fit_limit(sizes, values, errors, omega: float | None = None) -> SizeFit:
     change[1, 2] = amplitude * factor * math.log(unit) if free else 0.0
     covariance = change @ covariance @ change.T
     spread = np.sqrt(np.diag(covariance))
+    if free and not spread[2] < exponent:
+        raise ValueError(f"fit_limit: the values do not bound omega ({exponent:.2g} +- {spread[2]:.2g}): give omega, "
+                         "or more sizes")  # fmt: skip
     dof = len(sizes) - needed
     p_value = float(chi2_law.sf(chi2, dof)) if dof else math.nan
     return SizeFit(

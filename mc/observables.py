@@ -62,8 +62,8 @@ def summarize_one(
 ) -> dict[str, Estimate]:
     """The same for the draws (chain, draw, own axes ...) of one beta."""
 
-    def mean(values):
-        return estimate(values) if log_weight is None else weighted_estimate(values, log_weight)
+    def mean(values, name="values"):
+        return estimate(values, name) if log_weight is None else weighted_estimate(values, log_weight, name)
 
     def of_means(function, means):
         if log_weight is None:
@@ -71,7 +71,7 @@ def summarize_one(
         return weighted_function(function, means, log_weight)
 
     plain = {name: values for name, values in series.items() if name not in OF_PAIRS or "overlap" not in series}
-    table = {name: mean(over_axes(values)) for name, values in plain.items()}
+    table = {name: mean(over_axes(values), name) for name, values in plain.items()}
     if "magnetization" in series:
         table |= _of_magnetization(series["magnetization"], n_spins, beta, mean, of_means)
     if "energy" in series:

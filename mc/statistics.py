@@ -16,7 +16,7 @@ Independent weighted draws are the subject of ``mc.weighted``.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,8 @@ R_HAT_LIMIT = 1.05
 HOPELESS_R_HAT = 2.0  # beyond, the chains have hardly met, and no length can be read off them
 OTHER_MOVES = "use cluster moves or tempering"  # advice for chains that do not meet
 ENOUGH_TAU = 50  # a chain of fewer integrated times than this is called short
+
+GRAVEST_FIRST = ("not converged", "constant", "too few effective draws", "poor overlap", "not finite", "short")
 
 Function = Callable[[dict[str, float]], float]
 
@@ -46,7 +48,8 @@ class Estimate:
         n_draws: number of draws, all chains together.
         status: "ok"; "short" (a chain is shorter than 50 tau_int); "not converged" (R-hat > 1.05);
             "constant" (the draws never change, nothing can be judged); "too few effective draws"
-            (weighted draws, n_eff < 20); "not finite" (f or its gradient is undefined at the means).
+            (weighted draws, n_eff < 20); "poor overlap" (ln Z of a ladder whose neighbours hardly overlap);
+            "not finite" (f or its gradient is undefined at the means).
         advice: one sentence saying what to do about the status, "" if it is "ok".
     """
 
@@ -61,7 +64,13 @@ class Estimate:
     advice: str = ""
 
 
-def estimate(x) -> Estimate:
+def gravest(statuses: Iterable[str]) -> str:
+    """The gravest of several statuses of an Estimate; "ok" where there is no other."""
+    statuses = set(statuses)
+    return next((status for status in GRAVEST_FIRST if status in statuses), "ok")
+
+
+def estimate(x, name: str = "x") -> Estimate:
     """Mean of a series with the error of the Gamma method (Wolff 2004) and the split R-hat beside it.
 
     The autocovariance is pooled over the chains about their common mean, summed up to Wolff's automatic
@@ -72,11 +81,12 @@ def estimate(x) -> Estimate:
 
     Args:
         x: (chains, draws), real.  Any number of draws, also 0 or 1.
+        name: of the series, for the error.
 
     Raises:
         ValueError: ``x`` is not two-dimensional, has no chain, or holds nan or inf.
     """
-    x = as_series(x, "x")
+    x = as_series(x, name)
     chains, draws = x.shape
     if x.size > 1 and np.ptp(x) == 0:
         advice = "every draw is the same: check that moves are accepted, or start from other states"

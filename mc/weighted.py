@@ -60,7 +60,7 @@ def log_mean_weight(log_weight) -> tuple[float, float]:
     return value, math.sqrt(np.sum((weight - 1 / weight.size) ** 2))
 
 
-def weighted_estimate(values, log_weight) -> Estimate:
+def weighted_estimate(values, log_weight, name: str = "values") -> Estimate:
     """Self-normalised mean sum w~ O with error^2 = sum w~^2 (O - mean)^2 (Owen 2013, sec. 9.2).
 
     tau_int and r_hat are nan: the draws are independent.  n_eff is n times ``effective_sample_size``;
@@ -70,12 +70,13 @@ def weighted_estimate(values, log_weight) -> Estimate:
         values: the observable, real, in the shape of ``log_weight``; not read where the weight is zero,
             so a forbidden configuration may have an infinite energy.
         log_weight: (chains, draws) or (n,).
+        name: of the observable, for the error.
 
     Raises:
         ValueError: as ``effective_sample_size``; other shape; nan or inf in ``values`` at a weight > 0.
     """
     weight = _normalised(log_weight)
-    values = _supported(values, weight, "values")
+    values = _supported(values, weight, name)
     centre = float(values.mean())  # so that a constant observable has no rounding
     mean = centre + float(np.sum(weight * (values - centre)))
     return _estimate(mean, values - mean, weight)
@@ -96,6 +97,8 @@ def weighted_entropy(energy, log_weight, beta: float) -> Estimate:
     weight = _normalised(log_weight)
     energy = _supported(energy, weight, "energy")
     mean = weighted_estimate(energy, log_weight)
+    if mean.status == "constant":  # the energy; the sum still has the error of ln Z
+        mean = replace(mean, status="ok", advice="")
     log_z, _ = log_mean_weight(log_weight)
     deviation = beta * (energy - mean.mean) + 1.0
     error = math.sqrt(np.sum((weight * deviation - 1.0 / weight.size) ** 2))

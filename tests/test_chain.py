@@ -17,8 +17,8 @@ import h5py
 import numpy as np
 import pytest
 
-import mc.chain
 import mc.chain_lock
+import mc.chain_writer
 from mc.chain import ChainError, create_chain, open_chain, resume_chain
 from mc.chain_layout import chunk_of
 from mc.hamiltonian import Hamiltonian
@@ -485,7 +485,7 @@ def test_what_lies_beyond_the_committed_draws_is_ignored_and_cut_off(tmp_path):
 def test_commits_are_spaced_by_what_they_cost(tmp_path, monkeypatch):
     with new_chain(tmp_path / "run.h5") as writer:
         now = time.monotonic()
-        monkeypatch.setattr(mc.chain, "time", SimpleNamespace(monotonic=lambda: now))
+        monkeypatch.setattr(mc.chain_writer, "time", SimpleNamespace(monotonic=lambda: now))
         writer.append(*draws(0, 2))
         writer.commit()
         writer.seconds_of_last_commit = 2.0

@@ -296,6 +296,7 @@ def test_a_training_can_be_watched_in_the_chain_file(nmcmc, monkeypatch):
     def seen_commit(self, *arguments, **options):
         commit(self, *arguments, **options)
         chain = open_chain(self.path)
+        assert chain.asked_draws == 5
         if chain.n_draws == 0 and "step" in chain.training:
             seen.append((int(chain.training["step"][-1]), np.isfinite(chain.training["ess"]).any(axis=0).sum()))
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -323,3 +324,26 @@ def test_no_command_shows_the_help(monkeypatch, capsys):
     code, out, err = call((), monkeypatch, capsys)
     assert (code, err) == (0, "")
     assert out.startswith("Usage: nmcmc")
+
+
+def test_draws_that_are_not_finite_are_named(nmcmc):
+    """In one line by every command that judges, before anything is printed or written."""
+    run = ("run", "--mode", "nis", "ising", "L=4", "net=none", "--draws", 30)
+    nmcmc(*run, "--out", "good.h5")
+    nmcmc(*run, "--rng-seed", 1, "--out", "nan.h5")
+    nmcmc(*run, "--rng-seed", 2, "--out", "zero.h5")
+    with h5py.File("nan.h5", "r+") as file:
+        file["posterior/energy"][0, 5, 0] = np.nan
+    with h5py.File("zero.h5", "r+") as file:
+        file["sample_stats/log_weight"][:] = -np.inf
+    for name, why in (("nan.h5", "values with a weight are nan or inf"), ("zero.h5", "every weight is zero")):
+        for words in (("analyze", name), ("analyze", "--csv", "good.h5", name)):
+            refused = nmcmc(*words, code=2)
+            assert refused.err.startswith(f"nmcmc: {name} cannot be judged: ")
+            assert why in refused.err
+            assert refused.err.count("\n") == 1
+            assert refused.out == ""
+    refused = nmcmc("merge", "good.h5", "nan.h5", "--out", "all.h5", code=2)
+    assert refused.err.startswith("nmcmc: the merged chain cannot be judged: energy: 1 of 240 values")
+    assert not Path("all.h5").exists()
+    nmcmc("merge", "good.h5", "zero.h5", "--out", "all.h5")  # draws without weight beside others that have some

@@ -4,11 +4,15 @@ The chain files hold independent draws from enumerated laws of 3 x 3 lattices: n
 fixed; where runs of one law must agree, they are called different with a probability below 0.01.
 """
 
+import shlex
+
+import h5py
 import numpy as np
 import pytest
 
 import mc
 from mc.chain import create_chain
+from mc.comparison import LEVEL
 from mc.exact import exact
 from tests.enumerated import law
 
@@ -21,13 +25,15 @@ def chain_file(tmp_path):
     """Makes chain files of draws from exact laws: chain_file(name, seed, ...) -> its path."""
 
     def make(name, seed, mode="metropolis", hamiltonian=ISING, betas=(BETA,), of=None, draws=800, chains=4,
-             pairs=False, seconds=None, model="ising", too_large=0.0):  # fmt: skip
-        # of: the betas of the laws that are really drawn from
+             pairs=False, seconds=None, model="ising", too_large=0.0, noise=0.0, stay=1):  # fmt: skip
+        # of: the betas of the laws that are really drawn from; noise: of the log weights, in a sampler that is not
+        # perfect; stay: draws for which a state is kept
         random, cells = np.random.default_rng(seed), []
         for beta in of or betas:
             states, probabilities = law(hamiltonian, beta)
             cells.append(states[random.choice(len(states), (2, chains, draws), p=probabilities)])
         spins = np.stack(cells, axis=3)  # (2, chain, draw, beta, site)
+        spins = np.repeat(spins[:, :, ::stay], stay, axis=2)[:, :, :draws]
         first = spins[0]
         posterior = {"energy": hamiltonian.energy(first).astype(float), "magnetization": first.mean(axis=-1)}
         stats = {}
@@ -35,8 +41,8 @@ def chain_file(tmp_path):
             posterior["overlap"] = (spins[0] * spins[1]).mean(axis=-1)[..., None]
         if mode in ("nis", "prior"):  # a perfect sampler: all weights are Z
             log_z = np.array([exact(hamiltonian, beta).log_z for beta in betas]) + too_large
-            stats = {"log_weight": np.broadcast_to(log_z, first.shape[:3])}
-            stats["log_q"] = -np.array(betas) * posterior["energy"] - log_z
+            stats = {"log_weight": log_z + noise * random.normal(size=first.shape[:3])}
+            stats["log_q"] = -np.array(betas) * posterior["energy"] - stats["log_weight"]
         number = ({}, np.float64)
         writer = create_chain(
             tmp_path / name, mode=mode, command="made by a test", config={"model": model, "parameters":
@@ -171,6 +177,66 @@ def test_a_stuck_run_never_wins(nmcmc, chain_file):
 def test_the_same_random_numbers_are_noted(nmcmc, chain_file):
     a, b = chain_file("a.h5", 1), chain_file("b.h5", 1)
     assert "same --rng-seed" in line_with(nmcmc("compare", a, b).out, "note: A and B")
+    assert "note: " not in nmcmc("compare", a, chain_file("c.h5", 2)).out
+    assert "note: " not in nmcmc("compare", a, chain_file("d.h5", 1, mode="nis")).out
+
+
+def test_a_chain_that_is_also_in_a_merged_file_is_noted(nmcmc, chain_file, tmp_path):
+    a, b, merged = chain_file("a.h5", 1), chain_file("b.h5", 2), tmp_path / "merged.h5"
+    nmcmc("merge", a, b, "--out", merged)
+    for files in ((merged, b), (b, merged)):
+        assert "hold chains of one run" in line_with(nmcmc("compare", *files).out, "note: A and B")
+    again = chain_file("again.h5", 2)
+    assert "same --rng-seed" in line_with(nmcmc("compare", merged, again).out, "note: A and B")
+    assert "note: " not in nmcmc("compare", merged, chain_file("c.h5", 3)).out
+
+
+def test_a_short_single_chain_is_compared_by_its_means(nmcmc, chain_file):
+    """60 draws of 6 states are one block: no p-value of a distribution, but of the energy."""
+    short, long = chain_file("short.h5", 1, chains=1, draws=60, stay=10), chain_file("long.h5", 2)
+    for files in ((short, long), (long, short)):
+        pair = nmcmc("compare", *files, "--json").json["pairs"][0]
+        row = pair["results"][0]
+        for name in ("P(energy)", "P(|m|)"):
+            assert row[name]["status"] == "short"
+            assert row[name]["p_value"] is row[name]["distance"] is None
+        means = [row[name]["p_value"] for name in ("energy", "abs_magnetization", "m2")]
+        assert pair["p_value"] == pytest.approx(min(1.0, 3 * min(means)))
+
+
+def test_one_draw_alone_is_not_compared(nmcmc, chain_file):
+    one, other = (chain_file(name, seed, chains=1, draws=1) for name, seed in (("one.h5", 1), ("other.h5", 3)))
+    long = chain_file("long.h5", 2)
+    found = nmcmc("compare", one, long, "--json")
+    assert found.json["pairs"][0]["agree"] is None
+    assert line_with(found.out, "A and B: ").startswith("A and B: nothing can be compared: A is short: run at least")
+    assert nmcmc("compare", one, other, "--json").json["pairs"][0]["agree"] is None
+
+
+def test_a_run_that_knows_nothing_agrees_with_nobody(nmcmc, chain_file):
+    """Log weights that scatter by 5: a few of 800 draws carry them all."""
+    poor, good = chain_file("poor.h5", 1, mode="prior", chains=1, noise=5.0), chain_file("good.h5", 2)
+    found = nmcmc("compare", poor, good, "--json")
+    verdict = line_with(found.out, "A and B: ")
+    assert verdict.startswith("A and B: cannot be told apart: A is too few effective draws: one draw carries ")
+    assert "B is" not in verdict
+    assert found.json["pairs"][0]["agree"] is None
+    assert found.json["pairs"][0]["p_value"] > LEVEL
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("posterior/energy", np.nan, "nan"), ("sample_stats/log_weight", -np.inf, "zero")],
+    ids=["energy not a number", "all weights zero"],
+)
+def test_draws_that_cannot_be_judged_are_refused_in_one_line(nmcmc, chain_file, name, value, words):
+    a, b = chain_file("a.h5", 1), chain_file("b.h5", 2, mode="nis")
+    with h5py.File(b, "r+") as file:
+        file[name][...] = value
+    refused = nmcmc("compare", a, b, code=2)
+    assert len(refused.err.splitlines()) == 1
+    assert str(b) in refused.err
+    assert words in refused.err.replace(str(b), "")
 
 
 @pytest.mark.parametrize(
@@ -202,10 +268,10 @@ def test_an_ensemble_is_refused(nmcmc, chain_file, tmp_path):
     from mc.chain_tree import Source
     from mc.ensemble import create_ensemble, join
 
-    a, ensemble = chain_file("a.h5", 1), tmp_path / "e.h5"
+    a, ensemble = chain_file("a.h5", 1), tmp_path / "of samples.h5"
     about = dict(command="made by a test", config={}, asked=[0])
     create_ensemble(ensemble, **about)
     join(ensemble, {0: Source(a)}, **about, complete=True)
     refused = nmcmc("compare", a, ensemble, code=2)
     assert "ensemble" in refused.err
-    assert f"nmcmc analyze {ensemble}" in refused.err
+    assert f"nmcmc analyze {shlex.quote(str(ensemble))}" in refused.err

@@ -16,11 +16,13 @@ from mc.comparison import (
     combined_p_value,
     compare_means,
     compare_sides,
+    enough,
     freedom,
     off_exact,
 )
 from mc.distribution_distance import Cumulative, Draws, common_points, compare, compare_distributions, cumulative_at
 from mc.efficiency import best, efficiency, tied
+from mc.overlap_distance import overlap_blocks
 from mc.statistics import Estimate, estimate
 from mc.weighted import effective_sample_size, weighted_estimate
 from tests.enumerated import FALSE_ALARM
@@ -182,6 +184,37 @@ def test_draws_that_fit_no_weights_are_refused():
         cumulative_at(np.array([0.0]), Draws(x, np.zeros((2, 9))))
     with pytest.raises(ValueError, match="finite"):
         cumulative_at(np.array([0.0]), Draws(np.full((2, 10), np.inf)))
+
+
+@pytest.mark.parametrize(("log_weight", "words"), [(-np.inf, "zero"), (np.nan, "nan"), (np.inf, "inf")])
+def test_weights_that_have_no_sum_are_refused(log_weight, words):
+    draws = Draws(np.zeros((2, 10)), np.full((2, 10), log_weight))
+    with pytest.raises(ValueError, match=words):
+        cumulative_at(np.array([0.0]), draws)
+    with pytest.raises(ValueError, match=words):
+        compare_distributions(draws, Draws(np.zeros((2, 10))))
+
+
+@pytest.mark.parametrize("draws", [60, 1])
+def test_a_run_without_two_blocks_is_short_and_counts_for_nothing(draws):
+    """An AR(1) chain of 60 draws with tau_int = 20 is one block of at least 20 tau_int."""
+    random = np.random.default_rng(12)
+    x = np.clip(np.round(correlated(random, 0.95, 1, draws) / 4, 1), -1, 1)
+    sides = []
+    for values in (x, np.clip(np.round(correlated(random, 0.5, 4, 1000) / 4, 1), -1, 1)):
+        sides.append(Side({"energy": estimate(values)}, {"energy": Draws(values)}, overlap_blocks(values, 20), 1))
+    assert not enough(sides[0].overlaps)
+    assert enough(sides[1].overlaps)
+    assert not enough(sides[1].overlaps, sides[0].overlaps)
+    for a, b in (sides, sides[::-1]):
+        mean, *distributions = compare_sides(a, b, resamples=50)
+        assert [one.name for one in distributions] == ["P(energy)", "P(|q|)"]
+        for one in distributions:
+            assert one.status == "short"
+            assert np.isnan([one.sigma, one.distance, one.noise, one.p_value]).all()
+        assert math.isnan(mean.p_value) == (draws == 1)
+        together = combined_p_value(one.p_value for one in (mean, *distributions))
+        assert together == pytest.approx(mean.p_value, nan_ok=True)
 
 
 def test_states_without_weight_count_for_nothing():

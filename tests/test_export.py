@@ -1,6 +1,8 @@
 """`nmcmc export`: in every format the draws are those of the chain file, bit for bit, and only committed ones."""
 
+import errno
 import json
+import os
 import zipfile
 
 import arviz
@@ -12,6 +14,7 @@ import pytest
 import xarray
 
 import mc
+from cli.export import FORMATS
 from mc.chain import create_chain
 from mc.chain_layout import extend
 from mc.statistics import estimate
@@ -161,7 +164,7 @@ def test_alps_files_hold_the_draws_their_means_and_errors(nmcmc, of_tempering):
 
 def test_alps_means_of_weighted_draws_come_without_a_series(nmcmc):
     nmcmc(*NIS, "--out", "nis.h5")
-    nmcmc("export", "nis.h5", "--to", "alps")
+    assert "(2 chains x 40 draws x 1 temperature)" in nmcmc("export", "nis.h5", "--to", "alps").out
     chain = mc.open_chain("nis.h5")
     weight = np.exp(chain.sample_stats["log_weight"] - chain.sample_stats["log_weight"].max())
     mean = np.sum(weight * chain.posterior["energy"]) / np.sum(weight)
@@ -207,6 +210,28 @@ def test_a_chain_file_and_foreign_archives_are_never_replaced(nmcmc, of_temperin
     with zipfile.ZipFile("mine.npz", "w") as archive:
         archive.writestr("a.txt", "mine")
     assert "no earlier export" in nmcmc("export", of_tempering, "--to", "npz", "--out", "mine.npz", code=2).err
+
+
+def test_a_place_that_cannot_be_written_is_the_users_error_and_a_full_disk_is_not(
+    nmcmc, of_tempering, tmp_path, monkeypatch
+):
+    """Exit code 2 is for what is known before any work, 1 for what happens on the way."""
+    long = nmcmc("export", of_tempering, "--to", "csv", "--out", "x" * 250 + ".csv", code=2).err
+    assert "cannot be written (File name too long); choose another --out" in long
+    os.mkfifo("pipe")
+    assert "no earlier export" in nmcmc("export", of_tempering, "--to", "csv", "--out", "pipe", code=2).err
+    nmcmc("export", of_tempering, "--to", "csv", "--out", "x.csv")
+    before = (tmp_path / "x.csv").read_bytes()
+
+    def full(file, out):
+        out.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setitem(FORMATS, "csv", FORMATS["csv"]._replace(write=full))
+    err = nmcmc("export", of_tempering, "--to", "csv", "--out", "x.csv", code=1).err
+    assert err == "nmcmc: x.csv cannot be written (No space left on device); choose another --out\n"
+    assert (tmp_path / "x.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe", "x.csv"]
 
 
 def test_what_cannot_be_exported_is_refused_in_one_line(nmcmc, of_tempering):

@@ -126,3 +126,20 @@ def test_what_cannot_be_fitted_is_refused_in_one_line(arguments, words):
     with pytest.raises(ValueError, match=words) as refusal:
         fit_limit(*arguments)
     assert "\n" not in str(refusal.value)
+
+
+def test_values_that_do_not_depend_on_the_size_bound_no_exponent():
+    """Every free fit to a constant with noise is refused, or has an omega that is larger than its error."""
+    random, sizes = np.random.default_rng(8), np.array([64.0, 128.0, 256.0, 512.0])
+    refused = 0
+    for _ in range(50):
+        values = -1.0 + 1e-4 * random.standard_normal(4)
+        try:
+            fit = fit_limit(sizes, values, np.full(4, 1e-4))
+        except ValueError as error:
+            refused += "omega" in str(error)
+        else:
+            assert fit.omega_error < fit.omega
+    assert refused > 25
+    with pytest.raises(ValueError, match="omega"):
+        fit_limit(sizes, np.full(4, -1.0), np.full(4, 1e-4))

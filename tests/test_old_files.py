@@ -93,7 +93,7 @@ def test_analyze_and_status_understand_them(unpacked, nmcmc, name):
     mean = chain.posterior["energy"].mean(axis=tuple(i for i in range(chain.posterior["energy"].ndim) if i != 2))
     assert [row["energy"]["mean"] for row in found["results"]] == pytest.approx(mean.tolist(), rel=1e-12)
     said = nmcmc("status", path, "--json")
-    assert f"2 chains x {chain.n_draws} draws x {len(chain.betas)} temperatures" in said.out
+    assert f"2 chains x {chain.n_draws} draws x {len(chain.betas)} temperature" in said.out
     assert ("incomplete" in said.out) == (not chain.complete)
     assert (said.json["asked"], said.json["seconds"], said.json["running"]) == (None, None, False)
     nmcmc("export", path, "--to", "npz")

@@ -1,5 +1,7 @@
 """Figures of chain files: what is drawn is what was sampled, in sizes that a journal takes, and nothing crashes."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import cli.main
 from cli.figures import FIGURES, NotDrawn, draw, draw_together, series, style
 from cli.figures.crossings import joined
 from cli.figures.drawn import Drawn
+from cli.figures.files import MARK
 from cli.figures.overlaps import bins_of_grid, density
 from cli.figures.sizes import Sized
 from mc.chain import create_chain
@@ -124,6 +127,81 @@ def test_files_without_draws_foreign_files_and_namesakes_are_refused(nmcmc, tmp_
     assert "2 files are called x" in nmcmc("plot", "a/x.h5", "b/x.h5", code=2).err
     (tmp_path / "taken").write_text("")
     assert "another --out" in nmcmc("plot", "a/x.h5", "--out", "taken", code=2).err
+
+
+@pytest.mark.parametrize("words", [(), ("--format", "pdf"), ("--page",)])
+def test_a_figure_replaces_an_earlier_one_and_nothing_else(nmcmc, tmp_path, words):
+    """A figure of another program that used matplotlib, too, is not ours; refused before the first one is drawn."""
+    chain_file(tmp_path / "c.h5", two_variables(2, 20))
+    nmcmc("plot", "c.h5", *words)
+    folder = tmp_path / "c-figures"
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    nmcmc("plot", "c.h5", *words)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    name = max(first)
+    with style.paper():
+        style.sheet(30.0, 30.0).savefig(tmp_path / name)
+    foreign = (tmp_path / name).read_bytes()
+    for content in (foreign, b"my thesis"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / name).write_bytes(content)
+        told = nmcmc("plot", "c.h5", "--out", "mine", *words, code=2)
+        assert (
+            f"mine/{name} is there already and is no earlier figure; remove it, or choose another --out" in told.err
+        )
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
+        assert (tmp_path / "mine" / name).read_bytes() == content
+    if not words:
+        assert Image.open(folder / name).text["Software"] == MARK
+
+
+def test_files_of_one_call_do_not_overwrite_each_other(nmcmc, tmp_path):
+    for name, length in (("ising", 4), ("other", 6)):
+        chain_file(tmp_path / f"{name}.h5", two_variables(2, 20, betas=2), length=length, betas=(0.3, 0.4))
+    err = nmcmc("plot", "ising.h5", "other.h5", "--page", "--out", "f", code=2).err
+    assert "f/ising.pdf would be written 2 times" in err
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_and_a_full_disk_on_the_way(nmcmc, tmp_path, monkeypatch):
+    """Exit code 2 is for what is known before any work, 1 for what happens on the way."""
+    chain_file(tmp_path / "c.h5", two_variables(2, 20))
+    (tmp_path / "taken").write_text("")
+    (tmp_path / "nowhere").symlink_to("gone")
+    for out in ("taken", "taken/figures", "nowhere", "x" * 300, "new/" + "x" * 300):
+        err = nmcmc("plot", "c.h5", "--out", out, code=2).err
+        assert "cannot be written" in err
+        assert err.count("\n") == 1
+
+    def full(path, content):
+        with open(path, "wb") as file:
+            file.write(content[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", lambda path, content: full(path, content) if content else 0)
+    for words in ((), ("--page",)):
+        err = nmcmc("plot", "c.h5", *words, code=1).err
+        assert "cannot be written (No space left on device); choose another --out" in err
+        assert not list((tmp_path / "c-figures").iterdir())
+
+
+@pytest.mark.parametrize("rows_at_once", [2**22, 8])
+def test_draws_that_are_not_finite_are_counted_with_the_place_of_the_first(
+    nmcmc, tmp_path, monkeypatch, rows_at_once
+):
+    monkeypatch.setattr("cli.figures.drawn.ROWS_AT_ONCE", rows_at_once)
+    posterior = two_variables(2, 20, betas=2)
+    posterior["energy"][1, 7, 1] = np.nan
+    posterior["energy"][0, 9] = np.inf
+    posterior["magnetization"][0, 19, 0] = np.nan
+    chain_file(tmp_path / "c.h5", posterior, betas=(0.3, 0.4))
+    notes = [line for line in nmcmc("plot", "c.h5").out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: c: 3 of 80 draws of energy are nan or inf, the first in chain 1 at draw 7",
+        "note: c: 1 of 80 draws of magnetization is nan or inf, the first in chain 0 at draw 19",
+    ]
+    chain_file(tmp_path / "good.h5", two_variables(2, 20))
+    assert "note:" not in nmcmc("plot", "good.h5").out
 
 
 def test_without_matplotlib_the_extra_is_named(nmcmc, tmp_path, monkeypatch):

@@ -1,16 +1,20 @@
 """The report of a run: one page that needs nothing but itself, that a browser shows, and whose text is only text."""
 
 import base64
+import errno
 import html.parser
+import os
 import re
 import shutil
 import subprocess
 
+import h5py
 import numpy as np
 import pytest
 
 from cli import report
 from cli.figures.drawn import Drawn
+from cli.report_page import HEAD, MARK
 from mc.chain import create_chain, open_chain
 from mc.hamiltonian import Hamiltonian
 from mc.lattice import Lattice
@@ -178,8 +182,71 @@ def test_what_has_no_report_is_refused_in_one_line(nmcmc, tmp_path):
         assert err.count("\n") == 1
     assert open_chain(path).n_draws == 100
     bad = evil_file(tmp_path / "b.h5", lambda m: np.where(m > 0.4, np.nan, m))
-    assert "cannot be judged" in nmcmc("report", bad, code=2).err
+    told = nmcmc("report", bad, code=2)
+    assert "cannot be judged" in told.err
+    assert not told.out
     assert not (tmp_path / "b.html").exists()
+
+
+def test_a_report_replaces_an_earlier_one_and_nothing_else(nmcmc, tmp_path):
+    evil_file(tmp_path / "a.h5")
+    other = evil_file(tmp_path / "other.h5").read_bytes()
+    nmcmc("report", "a.h5")
+    first = (tmp_path / "a.html").read_bytes()
+    nmcmc("report", "a.h5")
+    assert (tmp_path / "a.html").read_bytes() == first
+    page = b"<!DOCTYPE html><title>mine</title>"
+    (tmp_path / "mine.html").write_bytes(page)
+    (tmp_path / "later.html").write_bytes(page + b" " * 1024 + MARK.encode())  # it speaks of us, but is not ours
+    for name in ("other.h5", "mine.html", "later.html"):
+        told = nmcmc("report", "a.h5", "--out", name, code=2)
+        assert told.err.startswith(f"nmcmc: {name} is there already and is no earlier report; remove it, or choose")
+        assert not told.out
+    assert (tmp_path / "other.h5").read_bytes() == other
+    assert (tmp_path / "mine.html").read_bytes() == page
+    (tmp_path / "link.html").symlink_to("a.html")
+    nmcmc("report", "a.h5", "--out", "link.html")
+    assert (tmp_path / "link.html").is_symlink()
+    os.mkfifo(tmp_path / "pipe")
+    assert "is there already" in nmcmc("report", "a.h5", "--out", "pipe", code=2).err
+
+
+def test_the_mark_is_in_the_first_kilobyte_whatever_the_texts_are(pages, tmp_path):
+    texts = [*pages[1].values(), report.written(Drawn.of(evil_file(tmp_path / "a.h5")))]
+    assert all(MARK in text[:HEAD] for text in texts)
+
+
+def test_a_disk_that_fills_up_leaves_the_earlier_page_as_it_was(nmcmc, tmp_path, monkeypatch):
+    evil_file(tmp_path / "a.h5")
+    nmcmc("report", "a.h5")
+    before = (tmp_path / "a.html").read_bytes()
+
+    def full(path, content):
+        with open(path, "wb") as file:
+            file.write(content[:1000])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", lambda path, content: full(path, content) if content else 0)
+    err = nmcmc("report", "a.h5", code=1).err
+    assert err == "nmcmc: a.html cannot be written (No space left on device); choose another --out\n"
+    assert (tmp_path / "a.html").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "a.html"]
+
+
+def test_a_page_that_no_folder_takes_is_refused_before_anything_is_said(nmcmc, tmp_path):
+    evil_file(tmp_path / "a.h5")
+    told = nmcmc("report", "a.h5", "--out", "x" * 300 + ".html", code=2)
+    assert "cannot be written (File name too long)" in told.err
+    assert not told.out
+
+
+def test_one_draw_is_not_called_draws(tmp_path):
+    path = evil_file(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["committed_draws"] = 1
+    text = report.written(Drawn.of(path))
+    assert "2 chains of 1 draw; beta = 0.4" in text
+    assert "1 draw a chain so far" in text
 
 
 def test_an_ensemble_is_sent_to_the_commands_that_know_it(nmcmc):

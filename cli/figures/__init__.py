@@ -6,7 +6,6 @@ a figure is made.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -58,12 +57,3 @@ def draw(name: str, source: Drawn) -> Figure:
 def draw_together(name: str, sources: Sequence[Sized]) -> Figure:
     """The figure of several files by name; NotDrawn where they do not allow it. Within `style.paper()`."""
     return getattr(import_module(f"cli.figures.{OF_SEVERAL[name]}"), name)(sources)
-
-
-@contextlib.contextmanager
-def unmade(path):
-    """OSError while a figure is written as a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}); choose another --out") from None

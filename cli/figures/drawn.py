@@ -14,9 +14,9 @@ import numpy as np
 
 from cli.errors import UserError
 from cli.figures import NotDrawn
-from cli.results import opened
+from cli.results import judged, opened
 from mc import chain_layout as layout
-from mc.analysis import Results, analyse
+from mc.analysis import Results
 from mc.chain import Chain
 from mc.chain_reader import read_state
 from mc.hamiltonian import Hamiltonian
@@ -30,6 +30,7 @@ INDEPENDENT = {
     "population": "member",
     "sequential": "member",
 }
+SHOWN = ("energy", "magnetization", "overlap")  # variables whose draws figures show
 ROWS_AT_ONCE = 2**22  # numbers of a variable read at once
 
 
@@ -105,14 +106,27 @@ class Drawn:
     def mean_over_draws(self, name: str) -> np.ndarray:
         """Mean over draws of a sample statistic, (chain, beta), entries that are NaN left out; NaN where all are."""
         total, count = 0.0, 0
-        with self._file() as file:
-            dataset = file[f"sample_stats/{name}"]
-            step = max(1, ROWS_AT_ONCE // max(1, dataset.shape[0] * math.prod(dataset.shape[2:])))
-            for first in range(0, self.n_draws, step):
-                block = np.asarray(dataset[:, first : min(first + step, self.n_draws)], np.float64)
-                there = np.isfinite(block)
-                total, count = total + np.where(there, block, 0.0).sum(1), count + there.sum(1)
+        for _, block in self._blocks(f"sample_stats/{name}"):
+            there = np.isfinite(block)
+            total, count = total + np.where(there, block, 0.0).sum(1), count + there.sum(1)
         return np.where(np.asarray(count) > 0, total / np.maximum(count, 1), np.nan)
+
+    def not_finite(self) -> list[str]:
+        """A line for each of the drawn variables that is nan or inf somewhere: how often, and where first."""
+        lines = []
+        for name in filter(self.has, SHOWN):
+            count, total, place = 0, 0, None
+            for first, block in self._blocks(f"posterior/{name}"):
+                bad = ~np.isfinite(block)
+                count, total = count + int(bad.sum()), total + bad.size
+                if place is None and bad.any():
+                    draws = bad.reshape(*bad.shape[:2], -1).any(axis=2)
+                    draw = int(np.argmax(draws.any(axis=0)))
+                    place = int(np.argmax(draws[:, draw])), first + draw
+            if place is not None:
+                lines.append(f"{count} of {total} draws of {name} {'is' if count == 1 else 'are'} nan or inf, "
+                             f"the first in chain {place[0]} at draw {place[1]}")  # fmt: skip
+        return lines
 
     def spins(self, rows: list[int], b: int) -> np.ndarray:
         """Stored states of chain 0 (of its first replica) at one beta, (row, site) int8."""
@@ -128,8 +142,16 @@ class Drawn:
 
     @cached_property
     def results(self) -> Results:
-        """Everything worked out anew; of a long run with many temperatures this takes a while."""
-        return analyse(self.chain)
+        """Everything worked out anew, which of a long run takes a while; UserError where the statistics refuse it."""
+        return judged(self.chain)
+
+    @property
+    def results_to_draw(self) -> Results:
+        """The same within a figure: NotDrawn where the statistics refuse it."""
+        try:
+            return self.results
+        except UserError as why:  # draws that are not finite
+            raise NotDrawn(str(why), wanting=True) from why
 
     @cached_property
     def observables(self) -> dict[str, Column]:
@@ -142,13 +164,9 @@ class Drawn:
         }
         if stored and self.chain.complete:  # of a run that goes on they may be those of fewer draws
             return stored
-        try:
-            found = self.results.observables
-        except ValueError as why:  # draws that are not finite
-            raise NotDrawn(f"its draws cannot be judged: {why}", wanting=True) from why
         return {
             name: Column(np.array([e.mean for e in estimates]), np.array([e.error for e in estimates]))
-            for name, estimates in found.items()
+            for name, estimates in self.results_to_draw.observables.items()
         }
 
     def exact(self, name: str) -> np.ndarray:
@@ -157,6 +175,14 @@ class Drawn:
         if np.shape(found) == self.betas.shape:
             return np.asarray(found, np.float64)
         return np.full(self.betas.shape, np.nan)
+
+    def _blocks(self, path: str) -> Iterator[tuple[int, np.ndarray]]:
+        """(number of the first draw, (chain, some draws, beta ...)) of a variable, all temperatures at once."""
+        with self._file() as file:
+            dataset = file[path]
+            step = max(1, ROWS_AT_ONCE // max(1, dataset.shape[0] * math.prod(dataset.shape[2:])))
+            for first in range(0, self.n_draws, step):
+                yield first, np.asarray(dataset[:, first : min(first + step, self.n_draws)], np.float64)
 
     def _read_one(self, group: str, name: str, b: int) -> np.ndarray:
         with self._file() as file:

@@ -76,7 +76,7 @@ def _of_pairs(drawn: Drawn) -> list[Density]:
         return [Density(q, half * mean, half * error) for mean, error in zip(means, errors, strict=True)]
     if drawn.chain.mode not in ("nis", "prior", "nmcmc") or drawn.hamiltonian.is_ferromagnet:
         return []
-    return [Density(o.q, o.density, o.error * drawn.n_spins / 2.0) for o in drawn.results.overlaps]
+    return [Density(o.q, o.density, o.error * drawn.n_spins / 2.0) for o in drawn.results_to_draw.overlaps]
 
 
 def density(

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from cli.figures import NotDrawn, style
 from cli.figures.drawn import Drawn
+from cli.output import counted
 from cli.tables import with_error
 from mc.gamma_method import gamma_method
 from mc.statistics import autocorrelation as rho_of
@@ -69,7 +70,7 @@ def _traces(axes, values: np.ndarray) -> None:
         middle, mean = piece_means(chain, min(draws, pieces))
         axes.plot(middle, mean, **style.line_of(number), linewidth=0.9, marker="." if draws < 3 else "")
     if draws > pieces:
-        text = f"grey: range of all draws; lines: means of {draws // pieces} draws"
+        text = f"grey: range of all draws; lines: means of {counted(round(draws / pieces), 'draw')}"
         axes.set_title(text, loc="right", fontsize=7, color=style.FAINT)
 
 
@@ -137,7 +138,7 @@ def _sideways(axes, values: np.ndarray, edges: np.ndarray, weights, line: dict) 
 def autocorrelation(drawn: Drawn) -> Figure:
     """rho(t) with its error band and the window of the Gamma method, of the energy and of q^2, |m| or m^2."""
     if drawn.n_draws < FEWEST_DRAWS:
-        raise NotDrawn(f"{drawn.n_draws} draws a chain are too few for an autocorrelation", wanting=True)
+        raise NotDrawn(f"{counted(drawn.n_draws, 'draw')} a chain: too few for an autocorrelation", wanting=True)
     panels: list[tuple[str, Callable[[int], np.ndarray]]] = [("E", lambda b: drawn.replicas_as_chains("energy", b))]
     if drawn.has("overlap"):
         panels.append(("q^2", lambda b: drawn.replicas_as_chains("overlap", b) ** 2))

@@ -72,9 +72,9 @@ def _trips(axes, drawn: Drawn, trips: np.ndarray) -> None:
         axes.plot(np.arange(1, len(chain) + 1), np.sort(chain)[::-1], label=f"chain {number}", **line)
     mean = float(trips.mean())
     if mean:
-        draws = drawn.n_draws / mean
+        draws = f"{drawn.n_draws / mean:.3g}"
         axes.axhline(mean, color=style.EXACT, linewidth=0.7, linestyle=(0, (6, 3)))
-        axes.set_title(f"one trip in {draws:.3g} draws", loc="right", fontsize=7)
+        axes.set_title(f"one trip in {draws} draw{'' if draws == '1' else 's'}", loc="right", fontsize=7)
     axes.set_ylim(0.0, max(1.0, 1.35 * trips.max()))
     axes.set_xlabel("replica, in order of its trips")
     axes.set_ylabel("round trips hot – cold – hot")

@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 
 from mc import chain_layout as layout
-from mc.chain import FORMAT
 from mc.chain_tree import copy_tree
+from mc.chain_writer import FORMAT
 from mc.export.snapshot import SCHEMA_OF_EXPORTS, snapshot
 
 LEFT_OUT = ("state",)
