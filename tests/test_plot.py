@@ -14,8 +14,8 @@ from scipy import stats
 
 import cli.main
 from cli.figures import FIGURES, NotDrawn, draw, draw_together, series, style
-from cli.figures.crossings import joined
-from cli.figures.drawn import Drawn
+from cli.figures.crossings import crossing_points, joined
+from cli.figures.drawn import Column, Drawn
 from cli.figures.files import MARK
 from cli.figures.overlaps import bins_of_grid, density
 from cli.figures.sizes import Sized
@@ -364,6 +364,19 @@ def test_curves_of_several_sizes_join_files_of_one_size_and_refuse_other_models(
         draw_together("crossings", [files[0], Sized(files[1].path, "ea2d", (), 8, "L", "J", files[1].betas, {})])
     with pytest.raises(NotDrawn, match="two sizes"):
         draw_together("crossings", files[1:])
+
+
+def test_a_crossing_is_marked_where_the_curves_cross_and_only_there():
+    """Straight lines of slope L that meet at 0.44; a third size that stays above meets none."""
+    betas = np.linspace(0.40, 0.48, 9)
+    lines = {8: 0.6 + 8 * (betas - 0.44), 16: 0.6 + 16 * (betas - 0.44), 32: 3.0 + 16 * (betas - 0.44)}
+    files = [
+        Sized(Path(f"{size}.h5"), "ising", (), size, "L", "J", betas, {"binder": Column(y, np.full(9, 1e-3))})
+        for size, y in lines.items()
+    ]
+    ((found, words),) = crossing_points(files, [8, 16, 32], "binder")
+    assert abs(found.x - 0.44) < 5 * found.x_error < 0.001
+    assert re.fullmatch(r"8, 16 cross at 0\.44\d*", words) or re.fullmatch(r"8, 16 cross at 0\.43\d*", words)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +12,7 @@ from matplotlib.figure import Figure
 
 from cli.figures import NotDrawn, style
 from cli.figures.sizes import Sized
+from mc.crossings import Crossing, crossing, curve
 
 RATIOS = (
     ("overlap_binder", "Binder cumulant $g$ of $q$"),
@@ -18,6 +22,7 @@ RATIOS = (
 )
 MOST_PANELS = 2
 FEWEST_SIZES = 2
+SEED = 1  # of the bootstrap
 
 
 def crossings(files: Sequence[Sized]) -> Figure:
@@ -36,11 +41,30 @@ def crossings(files: Sequence[Sized]) -> Figure:
     for axes, (name, label) in zip(figure.subplots(1, len(known), squeeze=False)[0], known, strict=True):
         for place, size in enumerate(sizes):
             _line(axes, [one for one in files if one.size == size], name, place, len(sizes))
+        for found, words in crossing_points(files, sizes, name):
+            axes.plot(found.x, found.y, label=words, linestyle="none", marker="x", color="black", zorder=5)
         unit = "J" if files[0].energy_unit == "J" else rf"\mathrm{{{files[0].energy_unit}}}"
         axes.set_xlabel(rf"$\beta$ ($1/{unit}$)")
         axes.set_ylabel(label)
         axes.legend(loc="best")
     return figure
+
+
+def crossing_points(files: Sequence[Sized], sizes: Sequence[int], name: str) -> list[tuple[Crossing, str]]:
+    """Where curves of neighbouring sizes cross, each with words for a legend; those that are not clear are left out.
+
+    The last digit shown is that of the bootstrap error, which takes the points for independent. Those of one
+    tempering run or of the same disorder samples are not, so no error is claimed here; `curve_of_samples` has one.
+    """
+    found = []
+    for pair in itertools.pairwise(sizes):
+        with contextlib.suppress(ValueError):  # too few points, errors that are not known, or no beta in common
+            curves = [curve(*joined([one for one in files if one.size == size], name)) for size in pair]
+            one = crossing(*curves, np.random.default_rng(SEED))
+            if one.status == "ok":
+                places = max(0, -math.floor(math.log10(one.x_error)))
+                found.append((one, f"{pair[0]}, {pair[1]} cross at {one.x:.{places}f}"))
+    return found
 
 
 def joined(files: Sequence[Sized], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
