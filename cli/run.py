@@ -177,6 +177,7 @@ def open_writer(work: Run, driver: Driver | None) -> ChainWriter:
                 work.out, mode=work.mode, command=command, config=config, rng_seed=work.options.rng_seed,
                 hamiltonian=work.target.hamiltonian, betas=np.array(work.target.betas),
                 n_chains=work.options.chains, spins_every=work.spins_every, overwrite=restart,
+                asked_draws=work.options.draws,
                 **contents(work, driver),
             )  # fmt: skip
         writer = resume_chain(work.out)
@@ -186,8 +187,10 @@ def open_writer(work: Run, driver: Driver | None) -> ChainWriter:
     if difference:
         writer.close()
         raise UserError(f"{work.out} holds another run ({difference}); use --restart to replace it, or another --out")
-    if 0 < writer.committed_draws < work.options.draws:
-        writer.set_config(config, command)
+    if writer.committed_draws < work.options.draws:
+        writer.set_asked(work.options.draws)
+        if writer.committed_draws:
+            writer.set_config(config, command)
     return writer
 
 
@@ -207,12 +210,8 @@ def announce(work: Run, writer: ChainWriter, idle: list[str]) -> None:
 
 def count_costs(work: Run, writer: ChainWriter) -> None:
     """What came before the draws into the file; a training that was found again is counted once."""
-    writer.set_asked(work.options.draws)
     before, now = writer.seconds, work.seconds
     writer.set_seconds(build=before["build"] + now["build"], train=max(before["train"], now["train"]))
-    if writer.committed_draws < work.options.draws:
-        with contextlib.suppress(ChainError):  # what hinders it will hinder the first block, too, and be said there
-            writer.commit()
 
 
 def must_prepare(work: Run, writer: ChainWriter) -> bool:

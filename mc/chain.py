@@ -62,6 +62,7 @@ def create_chain(
     spins_every: int = 0,
     spin_axes: Mapping[str, int] | None = None,
     overwrite: bool = False,
+    asked_draws: int | None = None,
 ) -> ChainWriter:
     """Write a chain file without draws, and return its writer.
 
@@ -71,6 +72,7 @@ def create_chain(
     spins_every: how often spins are stored, for the record; 0: never.
     spin_axes: {axis: length} of axes of the spins between beta and site, such as replicas.
     overwrite: replace a file that is there; otherwise one is refused.
+    asked_draws: how many a chain is to have in the end, for the record.
 
     Raises ChainError when the file cannot be written or is being written, ValueError for arguments that do not fit.
     """
@@ -98,6 +100,8 @@ def create_chain(
         file.attrs["rng_seed"] = int(rng_seed)
         file.attrs["complete"] = 0
         file.attrs["committed_draws"] = 0
+        if asked_draws is not None:
+            file.attrs["asked_draws"] = int(asked_draws)
         for part in layout.PARTS_OF_A_RUN:
             file.attrs[f"cpu_seconds_{part}"] = 0.0
         layout.write_hamiltonian(file.create_group("hamiltonian"), hamiltonian)
