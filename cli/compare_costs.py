@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from cli.compared import Run
 from mc.efficiency import USABLE, Efficiency, best, efficiency, tied
-
-if TYPE_CHECKING:
-    from cli.compare import Run
 
 OBSERVABLES = ("energy", "q2")
 MOST_BETAS = 2  # tables of an observable; beyond, that of the beta which costs the most
