@@ -20,10 +20,10 @@ from cli.errors import UserError
 from cli.results import judged, opened
 from cli.status import describe
 from cli.tables import OTHER_MODES
+from mc.analysis import COOLED
 from mc.chain import Chain, ChainError
 from mc.chain_tree import Source
 from mc.comparison import (
-    SEARCHES,
     Difference,
     compare_sides,
     sides_of,
@@ -79,7 +79,7 @@ def chain_of(path: Path) -> Chain:
         raise UserError(f"{path} is an ensemble of disorder samples, compare takes runs of one; look at its averages "
                         f"with: nmcmc analyze {shlex.quote(str(path))}")  # fmt: skip
     chain = opened(path)
-    if chain.mode in SEARCHES:
+    if chain.mode in COOLED:
         raise UserError(f"{path} is of mode {chain.mode}, whose draws are of no temperature; compare runs that "
                         "sample, such as those of --mode pt")  # fmt: skip
     if not chain.n_draws:

@@ -41,13 +41,14 @@ class Live:
 
     def _ess(self, log_weight: np.ndarray) -> float:
         """ESS of all weights so far, as `mc.weighted.effective_sample_size`; nan before there is one."""
-        log_weight = log_weight[np.isfinite(log_weight)]
-        if log_weight.size:
+        log_weight = log_weight[~np.isnan(log_weight)]  # NaN: a draw without a proposal; -inf counts, with weight 0
+        self._sums[2] += log_weight.size
+        if log_weight.size and log_weight.max() > -np.inf:
             largest = max(self._largest, float(log_weight.max()))
-            shift = np.exp(self._largest - largest)
+            shift = np.exp(self._largest - largest)  # 0 at first
             self._sums[:2] *= shift, shift**2
             weight = np.exp(log_weight - largest)
-            self._sums += weight.sum(), weight @ weight, weight.size
+            self._sums[:2] += weight.sum(), weight @ weight
             self._largest = largest
         total, squares, count = self._sums
-        return total**2 / (count * squares) if count else np.nan
+        return total**2 / (count * squares) if squares else np.nan

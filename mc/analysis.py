@@ -26,6 +26,7 @@ from mc.weighted_overlaps import pair_observables, pair_overlaps
 LARGEST_OVERLAP_GRID = 10_000  # spins up to which P(q) is kept
 POOR_OVERLAP = "neighbouring temperatures hardly overlap: use more of them, or ladder=tuned"
 COOLED = ("anneal", "neural-anneal")  # modes whose draws are ends of a cooling
+WEIGHTED = ("nis", "prior")  # modes whose draws are independent and carry weights
 EXACT_SECONDS = 5.0  # exact values are "at hand" when those of all betas together are estimated to take less
 
 
@@ -57,7 +58,7 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
     hamiltonian = chain.hamiltonian()
     stats = chain.sample_stats
     if chain.n_draws:
-        weighted = chain.mode in ("nis", "prior")
+        weighted = chain.mode in WEIGHTED
         log_weight = stats["log_weight"] if weighted else None
         posterior = {name: chain.posterior[name] for name in chain.posterior}
         if "energy" not in posterior:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from mc.analysis import Results, has_pairs
+from mc.analysis import WEIGHTED, Results, has_pairs
 from mc.chain_reader import Chain
 from mc.distribution_distance import Cumulative, Draws, compare, on_common_points
 from mc.overlap_distance import OverlapBlocks, compare_overlaps, overlap_blocks
@@ -27,8 +27,6 @@ from mc.weighted_overlaps import pair_overlaps
 
 MEANS = ("energy", "abs_magnetization", "m2", "abs_overlap", "q2", "link_overlap", "log_z")
 DISTRIBUTIONS = {"energy": "P(energy)", "abs_magnetization": "P(|m|)", "abs_overlap": "P(|q|)"}
-WEIGHTED = ("nis", "prior")
-SEARCHES = ("anneal", "neural-anneal")  # modes whose draws are of no temperature
 LEVEL = 0.01  # p-value of a pair of runs below which they are said to differ
 RESAMPLES, MOST_RESAMPLES = 1000, 100_000  # at first, and at most: p-values of many betas have to be small
 ROUNDING = 1e-10  # of means that are known without error

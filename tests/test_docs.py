@@ -46,6 +46,10 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
         assert not re.search(r"url\([\"']?(?:https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet
 
 
+def test_the_pages_name_commands():
+    assert sum(len(commands(text_of(page))) for page in PAGES) > 100
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_on_a_page_is_one_that_the_command_line_takes(page):
     for command in commands(text_of(page)):

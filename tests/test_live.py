@@ -14,8 +14,8 @@ def block_of(energy, **stats):
 def test_notes_are_of_the_coldest_beta_and_ess_of_all_blocks():
     random = np.random.default_rng(2)
     log_weight = random.normal(size=(2, 50, 2))
-    log_weight[0, 7, 1] = 1000.0  # weights are relative, whatever their size
-    log_weight[1, 3, 1] = -np.inf
+    log_weight += 1000.0  # weights are relative, whatever their size
+    log_weight[1, 3, 0] = log_weight[0, 30:40, 0] = -np.inf
     energy = random.normal(-8.0, 1.0, (2, 50, 2))
     live = Live(4, np.array([0.9, 0.1]), "J")
     for part in (slice(0, 20), slice(20, 50)):

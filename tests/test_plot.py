@@ -219,9 +219,10 @@ def test_neither_pyplot_nor_a_setting_of_matplotlib_is_touched(tmp_path):
         "assert before == [matplotlib.rcParams[name] for name in PAPER];"
         "assert 'matplotlib.pyplot' not in sys.modules; assert 'torch' not in sys.modules"
     )
-    subprocess.run(
-        [sys.executable, "-W", "error", "-c", text], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True
-    )
+    command = [sys.executable, "-W", "error", "-c", text]
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "c-figures" / "c-energy.png").is_file()
 
 
 ODD = {

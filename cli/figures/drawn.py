@@ -16,12 +16,11 @@ from cli.errors import UserError
 from cli.figures import NotDrawn
 from cli.results import judged, opened
 from mc import chain_layout as layout
-from mc.analysis import Results
+from mc.analysis import WEIGHTED, Results
 from mc.chain import Chain
 from mc.chain_reader import read_state
 from mc.hamiltonian import Hamiltonian
 
-WEIGHTED = ("nis", "prior")
 INDEPENDENT = {
     "nis": "draw",
     "prior": "draw",

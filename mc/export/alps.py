@@ -15,14 +15,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mc.analysis import smallest_mode_length
+from mc.analysis import WEIGHTED, smallest_mode_length
 from mc.chain import Chain, open_chain
 from mc.export.csv_rows import entries
 from mc.export.snapshot import SCHEMA_OF_EXPORTS
 from mc.observables import summarize
 from mc.statistics import Estimate, estimate
-
-WEIGHTED = ("nis", "prior")
 
 
 def write_alps(source: str | os.PathLike, paths: Sequence[str | os.PathLike]) -> None:
