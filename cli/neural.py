@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cli import any_order
 from cli.arguments import Target
 from cli.configuration import first_difference
 from cli.environments import Environments
@@ -42,8 +43,9 @@ SHORTEST_TRAINING = 1e-3  # seconds: a training that has no time left still note
 
 
 def checkpoint_path(target: Target, beta: float, plan: Plan, out: Path) -> Path:
-    """Beside the chain, named after the fingerprint, beta and recipe."""
-    name = f"{target.model}-{target.hamiltonian.fingerprint[:10]}-beta{beta:.15g}-{plan.digest()}.pt"
+    """Beside the chain, named after the fingerprint, beta (or the range of a shared network) and recipe."""
+    betas = any_order.span_words(plan.net) or f"{beta:.15g}"
+    name = f"{target.model}-{target.hamiltonian.fingerprint[:10]}-beta{betas}-{plan.digest()}.pt"
     return out.parent / name
 
 
@@ -100,7 +102,7 @@ def train_sampler(
         environment = environments.get(target.hamiltonian, beta, plan.net)
         if checkpoint is not None and checkpoint.training.finished:
             screen.say(f"sampler: {path} ({steps_of(checkpoint)}; remove it to train anew)")
-            sampler = checkpoint.sampler(environment).to(plan.device)
+            sampler = replace(checkpoint, beta=beta).sampler(environment).to(plan.device)
             say_attention(sampler, screen)
             return sampler, checkpoint.training
         if plan.net.net == "linear":
@@ -112,7 +114,10 @@ def train_sampler(
         # The seed decides the random numbers of every step, so a training goes on with the one it began with.
         seed = checkpoint.recipe["seed"] if checkpoint else plan.train.seed
         settings = replace(plan.train, seed=seed)
-        sampler = build_sampler(target.hamiltonian, beta, plan.net, seed, environment).to(plan.device)
+        if plan.shared:
+            sampler = any_order.family(target, plan.net, plan.fields, seed).to(plan.device)
+        else:
+            sampler = build_sampler(target.hamiltonian, beta, plan.net, seed, environment).to(plan.device)
         say_attention(sampler, screen)
         recipe = plan.plain() | {"seed": seed}
 
@@ -131,7 +136,8 @@ def train_sampler(
         seconds -= time.monotonic() - began
         compile_kernels(objective)
         done = checkpoint.training.step if checkpoint else 0
-        with screen.progress(f"training beta={beta:.6g}", settings.steps, done) as update:
+        at = any_order.span_words(plan.net) or f"{beta:.6g}"
+        with screen.progress(f"training beta={at}", settings.steps, done) as update:
             training = train(
                 sampler, objective, settings, checkpoint.training if checkpoint else None,
                 seconds=max(seconds, SHORTEST_TRAINING), stop=lambda: stop.interrupted,
@@ -140,7 +146,7 @@ def train_sampler(
             )  # fmt: skip
         if training.finished and training.step < settings.steps:
             screen.say(f"sampler: the time limit ended the training at step {training.step} of {settings.steps}")
-        return sampler, training
+        return (sampler.at(beta).to(plan.device) if plan.shared else sampler), training
     except (CheckpointError, FloatingPointError) as error:
         raise UserError(str(error), code=1) from None
     finally:
@@ -242,6 +248,14 @@ def make_objective(
     screen: Screen, stop: Stopper, seconds: float,
 ) -> Objective:  # fmt: skip
     """The objective named in the settings. seconds: wall time for states that it learns from."""
+    if settings.objective in any_order.OF_ANY_ORDER:
+        generator = torch.Generator().manual_seed(settings.seed + SEED_OF_PILOT)
+
+        def states_of(beta: float, n: int) -> np.ndarray:
+            return states_to_learn_from(sampler, plan, target, beta, n, generator, stop, seconds)[0]
+
+        interrupted = lambda: stop.interrupted  # noqa: E731
+        return any_order.objective_of(sampler, settings, states_of, screen.say, interrupted, seconds)
     kind = OBJECTIVES[settings.objective]
     if settings.objective == "soft-distillation":
         return kind(sampler, settings.sweeps, settings.reuse)

@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,23 +71,26 @@ def prepare(work: Run, writer: ChainWriter, stop: Stopper):
         return anneal_run.prepare(work, writer, stop)
     samplers, trainings = [], []
     for index, beta in enumerate(work.target.betas):
-        left = len(work.target.betas) - index
-        sampler, training = obtain_sampler(work, beta, left, writer, stop, told_by(writer, trainings))
+        left = 1 if work.plan.shared else len(work.target.betas) - index
+        sampler, training = obtain_sampler(
+            work, beta, left, writer, stop, told_by(writer, trainings, work.plan.shared)
+        )
         samplers.append(sampler)
-        if training is not None:
+        if training is not None and not (work.plan.shared and trainings):  # one is for all
             trainings.append(training)
             work.seconds["train"] += training.cpu_seconds
         if stop.interrupted:
             return None
     work.samplers = samplers
     if trainings:
-        work.extra["prior_ess"] = [training.prior_ess for training in trainings]
-        writer.set_group("training", training_table(trainings, writer.betas))
+        if not work.plan.shared:
+            work.extra["prior_ess"] = [training.prior_ess for training in trainings]
+        writer.set_group("training", training_table(trainings, writer.betas, work.plan.shared))
     rescored = work.mode == "nmcmc" and work.settings["local"] > 0
     work.extra["rescore_error"] = [checked_rescore_error(sampler, rescored) for sampler in samplers]
     if work.mode in LEARNING:
         work.extra |= neural.say_collapse(samplers, work.options.rng_seed, work.screen, stop)
-        work.extra["ess"] = [neural.best_ess(training) for training in trainings]
+        work.extra["ess"] = [neural.best_ess(training) for training in trainings] * (len(samplers) // len(trainings))
         return None
     digests = [
         "".join(neural.proposal_digest(sampler, work.plan.net, without) for sampler in samplers).encode()
@@ -115,7 +119,8 @@ def obtain_sampler(
     if plan.checkpoint is not None:
         work.screen.say(f"sampler: {work.options.checkpoint} ({neural.steps_of(plan.checkpoint)})")
         environment = work.environments.get(work.target.hamiltonian, beta, plan.net)
-        sampler, training = plan.checkpoint.sampler(environment).to(plan.device), plan.checkpoint.training
+        sampler = replace(plan.checkpoint, beta=beta).sampler(environment).to(plan.device)
+        training = plan.checkpoint.training
         neural.say_attention(sampler, work.screen)
     elif not trains(work):
         sampler, training = untrained(work, beta), None
@@ -131,11 +136,11 @@ def obtain_sampler(
     return sampler, training
 
 
-def told_by(writer: ChainWriter, before: list[Training]) -> Callable[[Training], None]:
+def told_by(writer: ChainWriter, before: list[Training], shared: bool) -> Callable[[Training], None]:
     """Puts the history of a training, after those before it, into the chain file now and then, for others to read."""
 
     def tell(now: Training) -> None:
-        writer.set_group("training", training_table([*before, now], writer.betas))
+        writer.set_group("training", training_table([*before, now], writer.betas, shared))
         if writer.commit_is_due(TELL_SECONDS):
             with contextlib.suppress(ChainError):  # a full disk must not end a training; the next commit says it
                 writer.commit()
@@ -203,9 +208,14 @@ def seconds_of_local_sweeps(work: Run, sampler: AutoregressiveSampler) -> float:
     return (time.monotonic() - began) / 4
 
 
-def training_table(trainings: list[Training], betas: np.ndarray) -> dict[str, np.ndarray | tuple]:
-    """Histories for the chain file: (step,) for one beta, (step, beta) for several, NaN where nothing is known."""
-    if len(betas) == 1:
+def training_table(
+    trainings: list[Training], betas: np.ndarray, shared: bool = False
+) -> dict[str, np.ndarray | tuple]:
+    """Histories for the chain file: (step,) for one beta, or one network for all, (step, beta) for several.
+
+    NaN where nothing is known.
+    """
+    if len(betas) == 1 or shared:
         return {name: np.asarray(values) for name, values in trainings[0].history.items()}
     steps = sorted({step for training in trainings for step in training.history["step"]})
     table: dict[str, np.ndarray | tuple] = {"step": np.array(steps)}

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 import cli.threads  # noqa: F401  (one for torch)
+from cli import any_order
 from cli.arguments import Target
 from cli.environments import Environments, check_memory, fits_memory
 from cli.errors import UserError
@@ -24,7 +25,7 @@ from mc.hamiltonian import Hamiltonian
 from nmcmc.annealing import OBJECTIVES as ANNEALED
 from nmcmc.annealing import AnnealSettings
 from nmcmc.block_move import block_refusal
-from nmcmc.checkpoint import Checkpoint, CheckpointError, load_checkpoint, require_target
+from nmcmc.checkpoint import Checkpoint, CheckpointError, load_checkpoint, require_target, retargeted
 from nmcmc.distillation import DistillSettings
 from nmcmc.objectives.refined import SWEEPS as REFINING_SWEEPS
 from nmcmc.pilot import LADDER, Choice, choose_network, choose_prior
@@ -46,12 +47,12 @@ from nmcmc.training import TrainSettings, sized
 NET_KEYS = {"patch": "patch", "prior": "prior", "prior.chi": "chi", "prior.form": "form", "prior.sweeps": "sweeps",
             "net": "net", "net.window": "window", "net.width": "width", "net.layers": "layers", "net.heads": "heads",
             "net.head": "head", "net.mask": "mask", "net.position": "position", "net.backend": "backend",
-            "net.precision": "precision"}  # fmt: skip
+            "net.precision": "precision", "net.order": "order"}  # fmt: skip
 TRAIN_KEYS = {"train.steps": "steps", "train.batch": "batch", "train.microbatch": "microbatch",
               "train.lr": "learning_rate", "train.objective": "objective", "train.sweeps": "sweeps",
               "train.reuse": "reuse", "train.weight": "weight", "train.states": "states",
-              "train.optimizer": "optimizer"}  # fmt: skip
-FROM_CONFIGURATIONS = ("likelihood", "soft-likelihood")
+              "train.optimizer": "optimizer", "train.any": "any_order"}  # fmt: skip
+FROM_CONFIGURATIONS = ("likelihood", "soft-likelihood", "any-order")
 OF_TOKENS = ("reverse-kl", "rtgs")  # need the energy of every value of a token
 OF_REFINED = ("refined", "modified-gradient")
 ANNEALED_WINDOW, ANNEALED_BATCH, ANNEALED_RATE = 4, 64, 0.05  # where a neural-anneal is not asked for others
@@ -70,7 +71,7 @@ class Plan:
     """What will be trained or loaded: settings resolved before any work. checkpoint: the one loaded, if any.
 
     asked: the settings of the sampler as given, from which a pilot may have made `net`.
-    anneal, distill: of these modes.
+    anneal, distill: of these modes. fields: that a network of many temperatures is also trained at.
     """
 
     net: NetSettings
@@ -81,6 +82,12 @@ class Plan:
     checkpoint: Checkpoint | None = None
     anneal: AnnealSettings | None = None
     distill: DistillSettings | None = None
+    fields: tuple[float, ...] | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether one network serves all temperatures of the run."""
+        return self.net.betas is not None
 
     def plain(self) -> dict[str, Any]:
         """For the configuration of the run. A microbatch changes rounding only, the seed is the run's."""
@@ -89,6 +96,8 @@ class Plan:
         train = {key: value for key, value in as_plain(self.train).items() if key not in ("microbatch", "seed")}
         own = {name: json.loads(json.dumps(asdict(settings))) for name in ("anneal", "distill")
                if (settings := getattr(self, name)) is not None}  # fmt: skip
+        if self.fields is not None:
+            train["fields"] = list(self.fields)
         return {"net": as_plain(self.net), "train": train | {"data": self.data}} | own
 
     def digest(self) -> str:
@@ -116,8 +125,9 @@ def make_plan(work: Run, environments: Environments) -> Plan:
     net_keys = {field: given[key] for key, field in NET_KEYS.items() if key in given and given[key] != "auto"}
     if OF_LINEAR & given.keys() and "net" not in given:
         net_keys["net"] = "linear"
-    net = replace(net, **net_keys) if mode != "prior" else replace(net, **net_keys | {"net": "none"})
     train_keys = {field: given[key] for key, field in TRAIN_KEYS.items() if key in given}
+    net_keys, train_keys = any_order.with_defaults(given, net_keys, train_keys, target, options.rng_seed)
+    net = replace(net, **net_keys) if mode != "prior" else replace(net, **net_keys | {"net": "none"})
     n_spins = target.hamiltonian.n_spins
     if mode == COOLED:
         net_keys, train_keys = anneal_defaults(target.hamiltonian, net_keys, train_keys)
@@ -140,7 +150,11 @@ def make_plan(work: Run, environments: Environments) -> Plan:
         raise UserError(f"train.objective={training.objective}: at most {MAX_SPINS_A_TOKEN} spins a token; choose a "
                         "smaller patch=, or train.objective=refined")  # fmt: skip
     data = given.get("train.data")
-    learns = net.net == "linear" or (net.net == "transformer" and training.objective in FROM_CONFIGURATIONS)
+    learns = net.net == "linear" or (net.net != "none" and training.objective in FROM_CONFIGURATIONS)
+    if net.betas is not None and data is not None:
+        raise UserError("train.data= is for one temperature; a network with net.shared=yes makes its own states")
+    if data == "self" and training.objective == "any-order":
+        raise UserError("train.data=self: objective any-order learns from states of the target; give a chain file")
     if learns and data not in (None, "self"):
         for beta in target.betas:
             configurations_from(data, target, beta)
@@ -160,7 +174,7 @@ def make_plan(work: Run, environments: Environments) -> Plan:
         if training.states is None:
             training = replace(training, states=states)
     distill = distill_settings(work, given) if mode == "distill" else None
-    return Plan(net, training, data, device, asked, distill=distill)
+    return Plan(net, training, data, device, asked, distill=distill, fields=given.get("net.fields"))
 
 
 def anneal_defaults(hamiltonian: Hamiltonian, net: dict[str, Any], train: dict[str, Any]) -> tuple[dict, dict]:
@@ -264,11 +278,16 @@ def pilot_choice(
 
 def loaded_plan(path: Path, target: Target, given: dict[str, Any], device: torch.device) -> Plan:
     """The plan of a run with the sampler of a checkpoint; UserError when it is for another target or network."""
-    if len(target.betas) > 1:
-        raise UserError(
-            f"--checkpoint {path} goes with one beta; leave it out to have one checkpoint for each, found by name"
-        )
-    checkpoint = checked_checkpoint(path, target, target.betas[0])
+    try:
+        checkpoint = load_checkpoint(path)
+        if len(target.betas) > 1 and checkpoint.net.betas is None:
+            raise CheckpointError(
+                f"--checkpoint {path} goes with one beta; leave it out to have one checkpoint for each, found by name"
+            )
+        for beta in reversed(target.betas):
+            checkpoint = retargeted(path, checkpoint, target.hamiltonian, beta)
+    except CheckpointError as error:
+        raise UserError(str(error)) from None
     if not checkpoint.training.best_weights:
         raise UserError(f"checkpoint {path}: its training has not begun; train it first, or leave --checkpoint out")
     for key, field in NET_KEYS.items():
@@ -302,7 +321,7 @@ def configurations_from(path: str, target: Target, beta: float) -> np.ndarray:
 
 
 def checked_checkpoint(path: Path, target: Target, beta: float) -> Checkpoint:
-    """A checkpoint of this target; UserError when it is missing, damaged or for another one."""
+    """A checkpoint trained for this target; UserError when it is missing, damaged or for another one."""
     try:
         checkpoint = load_checkpoint(path)
         require_target(path, checkpoint, target.hamiltonian, beta)

@@ -41,13 +41,24 @@ SETTINGS: dict[str, Setting] = {
     "prior.sweeps": Setting(values.at_least(0), None, NEURAL, "sweeps of belief, 0 for one hop"),
     "target_ess": Setting(values.fraction, 0.95, NEURAL, "ESS of a pilot that needs no larger bond and no training"),
     "net": Setting(
-        values.one_of("transformer", "linear", "none"),
-        None, TRAINED, "what corrects the prior: transformer, linear (a convex fit), or none",
+        values.one_of("transformer", "linear", "anyorder", "mlp", "none"),
+        None, TRAINED, "what corrects the prior: transformer, linear (a convex fit), anyorder, mlp (its baseline)",
     ),
-    "net.window": Setting(values.at_least(1), None, TRAINED, "columns to each side that a linear residual looks at"),
+    "net.window": Setting(
+        values.at_least(1), None, TRAINED, "sites to each side that linear, or anyorder, looks at"
+    ),
+    "net.order": Setting(
+        values.one_of("rows", "random"), None, TAUGHT, "anyorder, mlp: order in which proposals draw [rows]"
+    ),
+    "net.shared": Setting(
+        values.one_of("yes", "no"), "no", TAUGHT, "anyorder: one network for all temperatures of the run"
+    ),
+    "net.fields": Setting(
+        values.numbers, None, TAUGHT, "with net.shared=yes: fields h it is trained at, a,b,c or low:high:n"
+    ),
     "net.width": Setting(values.at_least(1), None, TRAINED, "width of the transformer"),
     "net.layers": Setting(values.at_least(1), None, TRAINED, "number of blocks"),
-    "net.heads": Setting(values.at_least(1), None, TRAINED, "attention heads"),
+    "net.heads": Setting(values.at_least(0), None, TRAINED, "attention heads; anyorder: 0 for none"),
     "net.mask": Setting(
         values.text, None, TRAINED, "past that a token sees: full, boundary, window:W (W sites) or window:W+first"
     ),
@@ -74,7 +85,8 @@ SETTINGS: dict[str, Setting] = {
     ),
     "train.objective": Setting(
         values.one_of(
-            "soft-distillation", "soft-likelihood", "likelihood", "reverse-kl", "rtgs", "refined", "modified-gradient"
+            "soft-distillation", "soft-likelihood", "likelihood", "reverse-kl", "rtgs", "refined",
+            "modified-gradient", "any-order", "marginal-kl",
         ),
         None, (*TAUGHT, COOLED), "what is minimised",
     ),
@@ -87,6 +99,9 @@ SETTINGS: dict[str, Setting] = {
     ),
     "train.states": Setting(
         values.at_least(100), None, (*TAUGHT, "distill"), "states that likelihoods, net=linear, distill learn from"
+    ),
+    "train.any": Setting(
+        values.share, None, TAUGHT, "any-order: share of states that come in random orders [0.5]"
     ),
     "train.sweeps": Setting(
         values.at_least(0), None, (*TAUGHT, "distill"), "Monte Carlo sweeps of a distilled or refined state"
@@ -113,7 +128,7 @@ SETTINGS: dict[str, Setting] = {
     "init": Setting(values.text, "random", (*LOCAL, *CLUSTER, "pt"), "random, up, or a chain file to start from"),
     "spins.every": Setting(values.at_least(0), None, MODES, "keep the spins of every K-th draw, 0 for none"),
     "kernel": Setting(
-        values.one_of("auto", "packed", "bit-planes", "lanes", "dense", "graph", "replicas"),
+        values.one_of("auto", "packed", "bit-planes", "lanes", "dense", "graph", "replicas", "fields", "swaps"),
         "auto", (*LOCAL, "pt", *SCHEDULED), "what moves the spins; auto: the fastest that fits",
     ),
     "ladder": Setting(

@@ -48,6 +48,13 @@ def fraction(key: str, text: str) -> float:
     return value
 
 
+def share(key: str, text: str) -> float:
+    value = number(key, text)
+    if not 0 <= value <= 1:
+        raise UserError(f"{key}={text}: a number from 0 to 1 is needed")
+    return value
+
+
 def size(key: str, text: str) -> int:
     """A number of sites along an axis, or of spins."""
     value = integer(key, text, 1)
@@ -113,23 +120,27 @@ MODEL_KINDS: dict[str, Callable[[str, str], Any]] = {
 }
 
 
+def numbers(key: str, value: str) -> tuple[float, ...]:
+    """A number, a comma list, or lo:hi:n, in the order written."""
+    parts = value.split(":")
+    try:
+        if len(parts) == 3:
+            low, high, count = number(key, parts[0]), number(key, parts[1]), integer(key, parts[2], 2)
+            return tuple(low + (high - low) * i / (count - 1) for i in range(min(count, MOST_BETAS + 1)))
+        if len(parts) == 1:
+            return tuple(number(key, part) for part in value.split(","))
+        raise UserError("wrong number of colons")
+    except UserError:
+        expected = "a finite number, a comma list or low:high:count (count at least 2) is needed"
+        raise UserError(f"{key}={value}: {expected}") from None
+
+
 def betas(key: str, value: str) -> tuple[float, ...]:
     """Inverse temperatures from beta= or T=: a number, a comma list, or lo:hi:n, linear in the variable named.
 
     In the order written; T must be above 0, beta at least 0.
     """
-    parts = value.split(":")
-    try:
-        if len(parts) == 3:
-            low, high, count = number(key, parts[0]), number(key, parts[1]), integer(key, parts[2], 2)
-            values = [low + (high - low) * i / (count - 1) for i in range(min(count, MOST_BETAS + 1))]
-        elif len(parts) == 1:
-            values = [number(key, part) for part in value.split(",")]
-        else:
-            raise UserError("wrong number of colons")
-    except UserError:
-        expected = "a finite number, a comma list or low:high:count (count at least 2) is needed"
-        raise UserError(f"{key}={value}: {expected}") from None
+    values = list(numbers(key, value))
     if key == "T":
         if any(entry <= 0 for entry in values):
             raise UserError(f"{key}={value}: numbers above 0 are needed")

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 
 from mc.hamiltonian import Hamiltonian
-from mc.kernels import bit_planes, clusters, dense, float_lanes, graph, packed_lattice, replicas
+from mc.kernels import bit_planes, clusters, dense, fields, float_lanes, graph, packed_lattice, replicas, swaps
 from mc.kernels.batch import load_all, pack, store_all, unpack, words
 
 KERNELS: dict[str, ModuleType] = {
@@ -21,8 +21,20 @@ KERNELS: dict[str, ModuleType] = {
     "dense": dense,
     "graph": graph,
     "replicas": replicas,
+    "fields": fields,
+    "swaps": swaps,
     "clusters": clusters,
 }
+
+
+def refusal_of(kernel: ModuleType, hamiltonian: Hamiltonian, rule: str) -> str:
+    """Why a kernel cannot run a model under a rule, "" if it can.
+
+    A fixed number of spins up is for kernels that say they keep it (`KEEPS_N_UP`).
+    """
+    if hamiltonian.n_up is not None and not getattr(kernel, "KEEPS_N_UP", False):
+        return "flips change the number of spins up, which is fixed; metropolis with kernel=swaps keeps it"
+    return kernel.refusal(hamiltonian, rule)
 
 
 def choose(hamiltonian: Hamiltonian, rule: str, n_replicas: int, kernel: str = "auto") -> tuple[str, str]:
@@ -36,16 +48,17 @@ def choose(hamiltonian: Hamiltonian, rule: str, n_replicas: int, kernel: str = "
         rules = KERNELS[kernel].RULES
         if rule not in rules:
             raise ValueError(f"kernel={kernel}: it moves spins by {' or '.join(rules)} only, not by {rule}")
-        refusal = KERNELS[kernel].refusal(hamiltonian, rule)
+        refusal = refusal_of(KERNELS[kernel], hamiltonian, rule)
         if refusal:
             raise ValueError(f"kernel={kernel}: {refusal}")
         return kernel, "as asked"
-    refusals = {name: module.refusal(hamiltonian, rule) for name, module in KERNELS.items() if rule in module.RULES}
+    fitting = {name: module for name, module in KERNELS.items() if rule in module.RULES}
+    refusals = {name: refusal_of(module, hamiltonian, rule) for name, module in fitting.items()}
     if not refusals:
         raise ValueError(f"rule={rule}: no kernel knows it")
     costs = {name: KERNELS[name].cost(hamiltonian, n_replicas) for name, refusal in refusals.items() if not refusal}
     if not costs:
-        raise ValueError(f"rule={rule}: {next(iter(refusals.values()))}")
+        raise ValueError(f"rule={rule}: {list(refusals.values())[-1]}")
     best = min(costs, key=costs.get)
     return best, f"fastest of {', '.join(costs)} for {n_replicas} replicas" if len(costs) > 1 else "the one that fits"
 

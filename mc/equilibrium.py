@@ -49,11 +49,7 @@ def equilibrium_states(
     draws = -(-n // CHAINS)
     replicas = driver.n_chains * len(driver.betas)
     block = max(1, min(-(-draws // 32), SPINS_AT_ONCE // (replicas * hamiltonian.n_spins)))
-    left = max(WARMUP, int(WARMUP_SHARE * draws * sweeps_between))
-    while left > 0 and not stop():
-        some = min(left, block * sweeps_between)
-        driver.warm_up(some)
-        left -= some
+    _warm_up(driver, max(WARMUP, int(WARMUP_SHARE * draws * sweeps_between)), block * sweeps_between, stop)
     found = np.empty((draws, CHAINS, hamiltonian.n_spins), np.int8)
     done = 0
     while done < draws and not stop():
@@ -61,6 +57,64 @@ def equilibrium_states(
         found[done : done + spins.shape[1]] = spins.swapaxes(0, 1)
         done += spins.shape[1]
     return found[:done].reshape(-1, hamiltonian.n_spins)[:n], name
+
+
+def ladder_states(
+    hamiltonian: Hamiltonian,
+    betas: np.ndarray,
+    n: int,
+    seed: int = 0,
+    sweeps_between: int = 5,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[np.ndarray, str]:
+    """States at several temperatures from one simulation, (B, n, N) int8, and the name of the algorithm.
+
+    betas: (B,) in 1 / energy unit, in any order, distinct. The other arguments as of `equilibrium_states`; fewer than
+    n states once stop() says so. Raises ValueError for betas that are negative or not finite.
+    """
+    betas = np.asarray(betas, np.float64)
+    driver, name, rows = ladder_driver(hamiltonian, betas, seed)
+    driver.thin = sweeps_between
+    draws = -(-n // CHAINS)
+    block = max(1, min(-(-draws // 32), SPINS_AT_ONCE // (CHAINS * len(driver.betas) * hamiltonian.n_spins)))
+    _warm_up(driver, max(WARMUP, int(WARMUP_SHARE * draws * sweeps_between)), block * sweeps_between, stop)
+    found = np.empty((len(betas), draws, CHAINS, hamiltonian.n_spins), np.int8)
+    done = 0
+    while done < draws and not stop():
+        spins = driver.block(min(block, draws - done)).spins[:, :, rows]  # (chain, draw, B, N)
+        found[:, done : done + spins.shape[1]] = spins.transpose(2, 1, 0, 3)
+        done += spins.shape[1]
+    return found[:, :done].reshape(len(betas), -1, hamiltonian.n_spins)[:, :n], name
+
+
+def ladder_driver(hamiltonian: Hamiltonian, betas: np.ndarray, seed: int) -> tuple[Driver, str, np.ndarray]:
+    """A driver that is in equilibrium at all of some betas, the name of its algorithm, and where they are in it.
+
+    The ladder of a tempering goes down to a tenth of the largest beta, and has more betas where few swaps succeed.
+    """
+    if hamiltonian.is_ferromagnet:
+        return LocalDriver(hamiltonian, betas, CHAINS, seed + SEED, rule="wolff"), "Wolff", np.arange(len(betas))
+    ladder = np.unique(np.concatenate([betas, np.linspace(0.1, 1.0, LADDER) * betas.max()]))
+    while True:
+        driver = TemperingDriver(hamiltonian, ladder, CHAINS, seed + SEED, thin=PILOT)
+        if len(ladder) == 1 or len(ladder) >= LONGEST_LADDER:
+            break
+        driver.spins_every = 0
+        driver.warm_up(PILOT)
+        accepted = driver.block(1).sample_stats["swap_accepted"][..., :-1].mean(axis=(0, 1))
+        driver.spins_every = 1
+        rare = np.flatnonzero(accepted < FEWEST_SWAPS)
+        if not len(rare):
+            break
+        ladder = np.sort(np.append(ladder, 0.5 * (ladder[rare] + ladder[rare + 1])))
+    return driver, "parallel tempering", np.searchsorted(ladder, betas)
+
+
+def _warm_up(driver: Driver, sweeps: int, at_once: int, stop: Callable[[], bool]) -> None:
+    while sweeps > 0 and not stop():
+        some = min(sweeps, at_once)
+        driver.warm_up(some)
+        sweeps -= some
 
 
 def equilibrium_driver(hamiltonian: Hamiltonian, beta: float, seed: int) -> tuple[Driver, str, int]:

@@ -87,8 +87,9 @@ class Hamiltonian:
     lattice: the lattice the spins live on, or None for a graph.
     name, parameters: rebuild it (`mc.models.build(name, parameters)`) where that is possible.
     energy_unit, k_B: "J" and 1, or "eV" and 8.617330e-5.
+    n_up: only states with so many spins +1 are states (the canonical ensemble of an alloy); None for all 2^N.
 
-    Raises ValueError for sites out of range, non-finite couplings, or a lattice of another size.
+    Raises ValueError for sites out of range, non-finite couplings, a lattice of another size, or n_up outside 0..N.
     """
 
     n_spins: int
@@ -99,6 +100,7 @@ class Hamiltonian:
     parameters: Mapping[str, Any] | None = None
     energy_unit: str = "J"
     k_B: float = 1.0
+    n_up: int | None = None
 
     def __post_init__(self):
         if self.n_spins < 1:
@@ -107,6 +109,8 @@ class Hamiltonian:
             raise ValueError(f"Hamiltonian: lattice of {self.lattice.n_sites} sites for {self.n_spins} spins")
         if not np.isfinite(self.constant):
             raise ValueError("Hamiltonian: the constant is not finite")
+        if self.n_up is not None and not 0 <= self.n_up <= self.n_spins:
+            raise ValueError(f"Hamiltonian: n_up={self.n_up}: 0 to {self.n_spins} spins up are possible")
         given = self.interactions
         pairs = given.values() if isinstance(given, Mapping) else given
         shift, canonical = canonical_interactions(self.n_spins, pairs)
@@ -146,8 +150,8 @@ class Hamiltonian:
 
     @property
     def is_z2_symmetric(self) -> bool:
-        """E(-s) = E(s): every interaction has an even number of spins."""
-        return all(order % 2 == 0 for order in self.interactions)
+        """E(-s) = E(s) for all states: every interaction has an even number of spins, and any number may be up."""
+        return self.n_up is None and all(order % 2 == 0 for order in self.interactions)
 
     @property
     def is_plus_minus_j(self) -> bool:
@@ -225,10 +229,12 @@ class Hamiltonian:
     def fingerprint(self) -> str:
         """SHA-256 of the energy function in canonical form, 64 hexadecimal digits.
 
-        Names and lattices do not enter: two Hamiltonians with equal energies have equal fingerprints.
+        Names and lattices do not enter: two Hamiltonians with equal energies and states have equal fingerprints.
         """
         digest = hashlib.sha256()
         head = {"n_spins": self.n_spins, "constant": float(self.constant).hex(), "k_B": float(self.k_B).hex()}
+        if self.n_up is not None:
+            head["n_up"] = int(self.n_up)
         digest.update(json.dumps(head, sort_keys=True).encode())
         for order, (sites, couplings) in self.interactions.items():
             digest.update(f"order {order}: {len(sites)}".encode())
@@ -240,5 +246,5 @@ class Hamiltonian:
         """The Hamiltonian after relabelling site i as permutation[i]."""
         permutation = np.asarray(permutation)
         moved = [(permutation[sites], couplings) for sites, couplings in self.interactions.values()]
-        units = {"energy_unit": self.energy_unit, "k_B": self.k_B}
-        return Hamiltonian(self.n_spins, moved, self.constant, self.lattice, **units)
+        kept = {"energy_unit": self.energy_unit, "k_B": self.k_B, "n_up": self.n_up}
+        return Hamiltonian(self.n_spins, moved, self.constant, self.lattice, **kept)

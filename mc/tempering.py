@@ -47,7 +47,7 @@ class TemperingDriver:
     beta, and pairs of replicas their `overlap` q, `link_overlap` (mean of q_i q_j over the bonds) and, on lattices,
     `overlap_k2` (as `magnetization_k2`, of q), with an axis `pair` when there are more than two replicas.
     houdayer: with replicas, cluster moves between them every 10 rounds (`mc.kernels.houdayer`) at those betas where
-    the warm-up sees the minority fraction of q = -1 sites below 0.3.
+    the warm-up sees the minority fraction of q = -1 sites below 0.3; nowhere with `n_up`, which they change.
     tuned: the warm-up moves the inner betas to where all neighbours swap equally often (`mc.ladder`); the ends stay.
 
     sample_stats, (chain, draw, beta): `accepted`, fraction of spins flipped by the last sweep (mean over replicas);
@@ -83,7 +83,7 @@ class TemperingDriver:
         self.thin = at_least("thin", thin, 1)
         self.spins_every = at_least("spins_every", spins_every, 0)
         self.replicas = at_least("replicas", replicas, 1)
-        self.houdayer = houdayer and replicas > 1
+        self.houdayer = houdayer and replicas > 1 and hamiltonian.n_up is None
         self.tuned = tuned
         self.rule = rule
         chains, n_betas, n_spins = self.n_chains, len(self.betas), hamiltonian.n_spins

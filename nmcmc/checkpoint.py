@@ -6,15 +6,16 @@ import json
 import os
 import pickle
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from mc.hamiltonian import Hamiltonian
 from mc.lattice import Lattice
+from nmcmc.anyorder.family import out_of_range, with_field
 from nmcmc.environment.build import Environment
-from nmcmc.recipe import NetSettings, as_plain, build_sampler, net_from_plain
+from nmcmc.recipe import NetSettings, as_plain, build_sampler, net_from_plain, resolved
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.training import Training
 
@@ -120,9 +121,48 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def require_target(path: str | Path, checkpoint: Checkpoint, hamiltonian: Hamiltonian, beta: float) -> None:
-    """CheckpointError unless the checkpoint was trained for this Hamiltonian at this beta."""
-    mine, theirs = hamiltonian.fingerprint[:12], checkpoint.hamiltonian.fingerprint[:12]
+    """CheckpointError unless the checkpoint was trained for this Hamiltonian at this beta, or a range with it."""
+    trained = checkpoint.hamiltonian
+    if checkpoint.net.fields is not None and "h" in hamiltonian.parameters:
+        trained = with_field(trained, hamiltonian.parameters["h"])
+    mine, theirs = hamiltonian.fingerprint[:12], trained.fingerprint[:12]
     if mine != theirs:
         raise CheckpointError(f"checkpoint {path} is for another Hamiltonian ({theirs}..., the model is {mine}...)")
-    if abs(checkpoint.beta - beta) > 1e-12:
+    require_beta(path, checkpoint, hamiltonian, beta)
+
+
+def require_beta(path: str | Path, checkpoint: Checkpoint, hamiltonian: Hamiltonian, beta: float) -> None:
+    """CheckpointError unless the checkpoint serves this beta, and the field of the Hamiltonian."""
+    if checkpoint.net.betas is None and abs(checkpoint.beta - beta) > 1e-12 * max(1.0, abs(beta)):
         raise CheckpointError(f"checkpoint {path} is for beta={checkpoint.beta:.10g}, not beta={beta:.10g}")
+    refusal = out_of_range(checkpoint.net, hamiltonian, beta)
+    if refusal:
+        raise CheckpointError(f"checkpoint {path}: {refusal}")
+
+
+def retargeted(path: str | Path, checkpoint: Checkpoint, hamiltonian: Hamiltonian, beta: float) -> Checkpoint:
+    """The checkpoint as a sampler of a target that it serves: its own, or one that an any-order network reaches.
+
+    Such a network serves a range of temperatures and fields where it was trained so, and larger lattices of the same
+    model (`nmcmc.anyorder.window`). CheckpointError for any other target.
+    """
+    grows = checkpoint.net.net == "anyorder" and same_model(checkpoint, hamiltonian)
+    if grows and hamiltonian.n_spins != checkpoint.hamiltonian.n_spins:
+        try:
+            resolved(hamiltonian, checkpoint.net)
+        except ValueError as error:
+            raise CheckpointError(f"checkpoint {path}: {error}") from None
+        require_beta(path, checkpoint, hamiltonian, beta)
+    else:
+        require_target(path, checkpoint, hamiltonian, beta)
+    return replace(checkpoint, hamiltonian=hamiltonian, beta=beta)
+
+
+def same_model(checkpoint: Checkpoint, hamiltonian: Hamiltonian) -> bool:
+    """Whether a Hamiltonian is the model of a checkpoint at another size, or field where it serves several."""
+    free = {"L", "Lx", "Ly", "Lz", "cell"} | ({"h"} if checkpoint.net.fields is not None else set())
+    one, other = (
+        {key: value for key, value in h.parameters.items() if key not in free}
+        for h in (checkpoint.hamiltonian, hamiltonian)
+    )
+    return checkpoint.hamiltonian.name == hamiltonian.name != "custom" and one == other

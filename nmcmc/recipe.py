@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from mc.hamiltonian import Hamiltonian
+from nmcmc.anyorder import recipe as anyorder
 from nmcmc.environment.build import FORMS, Environment
 from nmcmc.linear_fit import choose_window
 from nmcmc.networks.attention import BACKENDS
@@ -23,8 +24,9 @@ from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.tokens import Tokens, tokens_for
 from nmcmc.training import TrainSettings
 
-NETS = ("transformer", "linear", "none")
+NETS = ("transformer", "linear", *anyorder.NETS, "none")
 FITTED_STATES = 16_000  # equilibrium states of a linear fit, by default
+OF_ANY_ORDER = ("order", "order_seed", "betas", "fields", "cell")  # settings that came with these networks
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class NetSettings:
     mask: the past that a token sees in each layer: "full", "boundary" (tokens with a spin of its ordered Markov
     boundary), "window:W" (the last W sites) or "window:W+first" (and the first row or layer). position: a name of
     `positions.POSITIONS`. backend: "auto" or a name of `attention.BACKENDS`. precision: "float32" or "bf16".
+
+    Of net "anyorder" and "mlp", which condition on any known spins (`nmcmc.anyorder`): window: largest displacement
+    along an axis, None for the whole lattice. order: in which proposals draw, "rows" or "random", the permutation of
+    order_seed. betas, fields: lowest and highest beta and field h that one network serves, None for one target.
+    cell: shape of the lattice that the network is made for, None for that of the model.
     """
 
     patch: tuple[int, ...] | None = None
@@ -57,6 +64,11 @@ class NetSettings:
     position: str = "additive"
     backend: str = "auto"
     precision: str = "float32"
+    order: str = "rows"
+    order_seed: int = 0
+    betas: tuple[float, float] | None = None
+    fields: tuple[float, float] | None = None
+    cell: tuple[int, ...] | None = None
 
 
 def default_steps(n_spins: int) -> int:
@@ -76,6 +88,8 @@ def build_sampler(
     environment: of the boundary-mps prior, where it is known already.
     """
     settings = resolved(hamiltonian, settings)
+    if settings.net in anyorder.NETS:
+        return anyorder.build(hamiltonian, beta, settings, seed)
     tokens = tokens_of(hamiltonian, settings)
     prior = make_prior(
         settings.prior, hamiltonian, tokens, beta, chi=settings.chi, form=settings.form, sweeps=settings.sweeps,
@@ -140,6 +154,8 @@ def resolved(hamiltonian: Hamiltonian, settings: NetSettings) -> NetSettings:
 
     The prior is the strongest that applies.
     """
+    if settings.net in anyorder.NETS:
+        return anyorder.resolved(hamiltonian, settings)
     of_patches = settings.head == "softmax"
     applicable = [prior for prior in STRONGEST_FIRST if not (of_patches and prior in SPINWISE)]
     for prior in (settings.prior,) if settings.prior else applicable:
@@ -163,6 +179,8 @@ def resolved(hamiltonian: Hamiltonian, settings: NetSettings) -> NetSettings:
         _ = tokens.vocabulary  # ValueError where it is too large
     if settings.net not in NETS:
         raise ValueError(f"net={settings.net}: {', '.join(NETS[:-1])} or {NETS[-1]} is needed")
+    if settings.net == "transformer" and settings.heads < 1:
+        raise ValueError("net.heads=0: net=transformer needs at least 1; net=anyorder goes without attention, too")
     if settings.net == "transformer" and settings.width % settings.heads:
         raise ValueError(f"net.heads={settings.heads} does not divide net.width={settings.width}")
     if settings.net == "transformer":
@@ -204,10 +222,15 @@ def published(net: NetSettings, train: TrainSettings) -> tuple[NetSettings, Trai
 
 
 def as_plain(settings: NetSettings | TrainSettings) -> dict:
-    """Settings as JSON types."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+    """Settings as JSON types, without those of any-order networks where there is none."""
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+    if isinstance(settings, NetSettings) and settings.net not in anyorder.NETS:
+        return {key: value for key, value in plain.items() if key not in OF_ANY_ORDER}
+    if isinstance(settings, TrainSettings) and settings.objective != "any-order":
+        plain.pop("any_order")
+    return plain
 
 
 def net_from_plain(plain: dict) -> NetSettings:
     """The inverse of `as_plain` for NetSettings."""
-    return NetSettings(**(plain | {"patch": tuple(plain["patch"]) if plain["patch"] else None}))
+    return NetSettings(**{key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()})

@@ -38,7 +38,8 @@ class TrainSettings:
     validate_every: steps between validations on `validation_draws` states drawn from q with one fixed stream; None
         for 1024, fewer beyond 16 x 16.
     seed: of the training's random numbers.
-    states: of the target that a linear residual is fitted to, None for 16,000.
+    states: of the target that a linear residual, or a likelihood, is fitted to, None for 16,000.
+    any_order: of objective any-order, the share of states that come with random orders.
     """
 
     objective: str = "soft-distillation"
@@ -59,6 +60,7 @@ class TrainSettings:
     validation_draws: int | None = None
     seed: int = 0
     states: int | None = None
+    any_order: float = 0.5
 
 
 def sized(settings: TrainSettings, n_spins: int) -> TrainSettings:
@@ -104,7 +106,14 @@ def learning_rate(settings: TrainSettings, progress: float, step: int) -> float:
 
 
 def validate(sampler: AutoregressiveSampler, n: int, seed: int) -> tuple[float, float]:
-    """(mean of ln q + beta E, ESS) over n states drawn with a fixed stream: the same uniform numbers every time."""
+    """(mean of ln q + beta E, ESS) over n states drawn with a fixed stream: the same uniform numbers every time.
+
+    Of a family of samplers, which share a network, the mean over its members and the lowest ESS.
+    """
+    members = getattr(sampler, "members", None)
+    if members is not None:
+        scores = [validate(member, max(n // len(members), 2), seed) for member in members]
+        return float(np.mean([value for value, _ in scores])), min(ess for _, ess in scores)
     generator = torch.Generator().manual_seed(seed)
     spins, log_q = sampler.sample(n, generator)
     log_weight = -sampler.beta * sampler.hamiltonian.energy(spins) - log_q

@@ -20,7 +20,7 @@ def test_the_kernel_follows_from_the_hamiltonian_the_rule_and_the_number_of_repl
     assert chosen(gaussian, "metropolis", 32) == chosen(glass, "heatbath", 32) == "lanes"
     assert chosen(gaussian, "metropolis", 1) == "graph"
     assert chosen(sk, "metropolis", 1) == "dense"
-    assert chosen(mc.models.pspin(N=10, p=3, seed=1), "heatbath", 64) == "replicas"
+    assert chosen(mc.models.pspin(N=10, p=3, seed=1), "heatbath", 64) == "fields"
     assert chosen(ferromagnet, "wolff", 3) == chosen(ferromagnet, "swendsen-wang", 3) == "clusters"
     assert chosen(mc.models.ising(L=64, h=0.1), "metropolis", 32) == "lanes"
     assert "fastest of" in choose(glass, "metropolis", 64)[1]
@@ -63,7 +63,9 @@ def test_chains_share_units_only_when_whole_chains_fit(shape, kernel, groups, un
         assert owner[chains].max() < engine.group_units[group + 1]
 
 
-@pytest.mark.parametrize("kernel", [name for name in KERNELS if name not in ("clusters", "packed", "dense")])
+@pytest.mark.parametrize(
+    "kernel", [name for name in KERNELS if name not in ("clusters", "packed", "dense", "fields", "swaps")]
+)
 def test_spins_betas_and_states(kernel):
     hamiltonian = mc.models.ea3d(L=3, seed=1)
     betas = np.array([[0.1, 0.4, 0.9], [0.2, 0.3, 1.2]])

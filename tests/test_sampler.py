@@ -274,7 +274,7 @@ def test_no_states_are_scored_as_none():
     ("changes", "complaint"),
     [
         (dict(head="round"), "net.head=round: tree, softmax"),
-        (dict(net="mlp"), "net=mlp: transformer, linear or none"),
+        (dict(net="cnn"), "net=cnn: transformer, linear, anyorder, mlp or none"),
         (dict(width=10, heads=4), "net.heads=4 does not divide net.width=10"),
         (dict(prior="best"), "prior=best"),
         (dict(patch=(3,)), "does not divide"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nmcmc.objectives.any_order import AnyOrderLikelihood
 from nmcmc.objectives.likelihood import Likelihood, SoftLikelihood
 from nmcmc.objectives.refined import Refined, RefinedGradient
 from nmcmc.objectives.reverse_kl import ReverseKL, RewardToGo
@@ -15,10 +16,12 @@ OBJECTIVES = {
     "rtgs": RewardToGo,
     "refined": Refined,
     "modified-gradient": RefinedGradient,
+    "any-order": AnyOrderLikelihood,
 }
 
 __all__ = [
     "OBJECTIVES",
+    "AnyOrderLikelihood",
     "Likelihood",
     "Refined",
     "RefinedGradient",

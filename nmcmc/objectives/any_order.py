@@ -1,0 +1,134 @@
+"""Any-order likelihood: conditionals of random subsets, with the heat-bath law of each spin as its label.
+
+Every state of the target comes with an order of its own, random or the stored one, and all conditionals along it are
+fitted at once (order-agnostic autoregressive likelihood, as of Uria et al., 2014, and Liu et al., arXiv:2310.12920).
+The label of a spin is its law given all others: on average over states that is the law given those before it, so the
+gradient keeps its mean and loses noise. The marginal head is fitted to the sums of the conditionals' logs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nmcmc.anyorder.sampler import AnyOrderSampler
+from nmcmc.objectives.base import Batch, StepRandomness
+
+MARGINAL_WEIGHT = 0.3  # of the marginal head's error, absolute beyond 1 nat, in the loss of a state that shows it
+MARGINAL_EVERY = 4  # states, of which one also trains the marginal head
+
+
+@dataclass(frozen=True)
+class OrderedBatch(Batch):
+    """rank (n, N) int32: place of each site in the order of a state. member (n,): whose target a state is of.
+
+    cut (n,): a number of spins, 1 to N, up to which the marginal is fitted.
+    """
+
+    rank: np.ndarray | None = None
+    member: np.ndarray | None = None
+    cut: np.ndarray | None = None
+
+    def part(self, where: slice) -> OrderedBatch:
+        return OrderedBatch(*(None if values is None else values[where] for values in vars(self).values()))
+
+
+class AnyOrderLikelihood:
+    """members: samplers that share a network, or one. states: for each, states (n, N) int8 of its target.
+
+    share: of the states that come with a random order; the others take the stored one, in which proposals are drawn.
+    Raises ValueError for no states, or a share outside 0 to 1.
+    """
+
+    period = 1
+
+    def __init__(self, members: list[AnyOrderSampler], states: list[np.ndarray], share: float = 0.5):
+        if len(states) != len(members) or not all(len(some) for some in states):
+            raise ValueError("any-order likelihood: states of every temperature are needed")
+        if not 0.0 <= share <= 1.0:
+            raise ValueError(f"train.any={share}: a share from 0 to 1 is needed")
+        self.members, self.states, self.share = members, states, share
+        self.sampler = members[0]
+        self.labels = [soft_labels(*pair) for pair in zip(members, states, strict=True)]
+
+    def batch(self, n: int, randomness: StepRandomness) -> OrderedBatch:
+        rng, n_spins = randomness.numpy, self.sampler.tokens.n_spins
+        member = np.sort(rng.integers(len(self.members), size=n))
+        chosen = [(m, rng.integers(len(self.states[m]))) for m in member]
+        spins = np.stack([self.states[m][i] for m, i in chosen]).astype(np.float32)
+        labels = np.stack([self.labels[m][i] for m, i in chosen])
+        rank = np.where(
+            rng.random(n)[:, None] < self.share, rng.random((n, n_spins)).argsort(axis=1), self.sampler.rank
+        ).astype(np.int32)
+        cut = rng.integers(1, n_spins + 1, size=n)
+        device = self.sampler.device
+        on_device = (torch.from_numpy(values).to(device) for values in (spins, labels))
+        spins, labels = on_device
+        return OrderedBatch(spins, None, None, labels, rank, member, cut)
+
+    def loss(self, part: OrderedBatch) -> Tensor:
+        total = torch.zeros((), dtype=torch.float64, device=self.sampler.device)
+        for m in np.unique(part.member):
+            where = torch.from_numpy(np.flatnonzero(part.member == m))
+            of_it = where.numpy()
+            total = total + self.loss_of(
+                self.members[m], part.spins[where], part.labels[where], part.rank[of_it], part.cut[of_it]
+            )
+        return total
+
+    def loss_of(
+        self, sampler: AnyOrderSampler, spins: Tensor, labels: Tensor, rank: np.ndarray, cut: np.ndarray
+    ) -> Tensor:
+        """Of states (n, N) of one target, with soft labels p(+1) (n, N)."""
+        if not sampler.network.one_pass:
+            return self.loss_of_subsets(sampler, spins, labels, rank, cut)
+        odds = sampler.odds_along(spins, rank)
+        loss = (functional.softplus(odds) - labels * odds).sum(dtype=torch.float64)
+        log_q = functional.logsigmoid(odds.detach().double() * spins)
+        return loss + marginal_loss(sampler, spins, log_q, rank, cut)
+
+    def loss_of_subsets(
+        self, sampler: AnyOrderSampler, spins: Tensor, labels: Tensor, rank: np.ndarray, cut: np.ndarray
+    ) -> Tensor:
+        """For networks that see one subset a pass: d spins are known, d random, and all others are asked.
+
+        Weighted N / (N - d), which makes it an unbiased sum over d; the marginal is fitted by self-consistency, one
+        more spin at a time.
+        """
+        n_spins = spins.shape[1]
+        place = torch.from_numpy(rank.astype(np.int64)).to(spins.device)
+        known = torch.from_numpy(cut - 1).to(spins.device)[:, None]
+        partial = spins * (place < known)
+        odds = sampler.odds_given(partial)
+        own = torch.from_numpy((rank == sampler.rank).all(axis=1)).to(spins.device)[:, None]
+        asked = torch.where(own, (place == known) * float(n_spins), (place >= known) * (n_spins / (n_spins - known)))
+        loss = (asked * (functional.softplus(odds) - labels * odds)).sum(dtype=torch.float64)
+        step = (functional.logsigmoid(odds.detach() * spins).double() * (place == known)).sum(1)
+        error = sampler.marginal_of(spins * (place <= known)) - sampler.marginal_of(partial) - step
+        return loss + MARGINAL_WEIGHT * n_spins * functional.smooth_l1_loss(
+            error, torch.zeros_like(error), reduction="sum"
+        )
+
+
+def marginal_loss(
+    sampler: AnyOrderSampler, spins: Tensor, log_q: Tensor, rank: np.ndarray, cut: np.ndarray
+) -> Tensor:
+    """Error of the marginal head on the first `cut` spins of each order, against the sum of their log q (n, N)."""
+    shown = np.arange(0, len(cut), MARGINAL_EVERY)
+    known = torch.from_numpy(rank[shown] < cut[shown, None]).to(spins.device)
+    where = torch.from_numpy(shown).to(spins.device)
+    wanted = (log_q[where] * known).sum(1)
+    nothing = torch.zeros(1, spins.shape[1], device=spins.device)
+    found = sampler.marginal_of(torch.cat([spins[where] * known, nothing]))
+    error = found[:-1] - found[-1:] - wanted
+    return MARGINAL_WEIGHT * functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="sum")
+
+
+def soft_labels(sampler: AnyOrderSampler, states: np.ndarray) -> np.ndarray:
+    """p(s_i = +1 | all other spins) (n, N) float32 of states (n, N)."""
+    odds = 2.0 * sampler.beta * sampler.fields.given(states)
+    return (1.0 / (1.0 + np.exp(-odds))).astype(np.float32)
