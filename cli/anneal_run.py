@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def _cool(work: Run, path: Path, stop: Stopper) -> tuple[AutoregressiveSampler, 
     checkpoint = checked_checkpoint(path, work.target, beta) if there else None
     seed = checkpoint.recipe["seed"] if checkpoint else plan.train.seed
     settings, training = replace(plan.train, seed=seed), checkpoint.training if checkpoint else None
-    ladder = f"{len(plan.anneal.betas)} temperatures from T={_temperature(plan.anneal.betas[0])} to T={1 / beta:.4g}"
+    at = partial(_temperature, hamiltonian.k_B)
+    ladder = f"{len(plan.anneal.betas)} temperatures from T={at(plan.anneal.betas[0])} to T={at(beta)}"
     done = training.step if training else 0
     going = f"goes on from {path}, step {done}" if training else f"into {path}"
     work.screen.say(f"annealing {ladder}, {plan.anneal.steps} weight updates, {going}")
@@ -114,7 +116,7 @@ def _cool(work: Run, path: Path, stop: Stopper) -> tuple[AutoregressiveSampler, 
         save_checkpoint(path, Checkpoint(hamiltonian, beta, plan.net, recipe, now))
 
     def note(now: Training) -> str:
-        return f"T={_temperature(now.history['at_beta'][-1])}, lowest draw {now.history['lowest'][-1]:.8g}"
+        return f"T={at(now.history['at_beta'][-1])}, lowest draw {now.history['lowest'][-1]:.8g}"
 
     with work.screen.progress("annealing", plan.anneal.steps, done) as update:
         return anneal(
@@ -123,8 +125,8 @@ def _cool(work: Run, path: Path, stop: Stopper) -> tuple[AutoregressiveSampler, 
         )  # fmt: skip
 
 
-def _temperature(beta: float) -> str:
-    return f"{1 / beta:.4g}" if beta else "infinity"
+def _temperature(k_B: float, beta: float) -> str:
+    return f"{1 / (k_B * beta):.4g}" + ("" if k_B == 1.0 else " K") if beta else "infinity"
 
 
 def found(work: Run, writer: ChainWriter) -> None:

@@ -14,16 +14,15 @@ from cli.errors import UserError
 from mc.equilibrium import ladder_states
 from mc.hamiltonian import Hamiltonian
 from nmcmc.anyorder.family import Family, with_field
-from nmcmc.anyorder.recipe import LAYERS, NETS, ORDERS
+from nmcmc.anyorder.recipe import DEFAULTS, NETS, ORDERS
 from nmcmc.anyorder.sampler import AnyOrderSampler
-from nmcmc.objectives import OBJECTIVES
+from nmcmc.objectives import ANY_ORDER, OBJECTIVES
 from nmcmc.objectives.base import Objective
 from nmcmc.recipe import FITTED_STATES, NetSettings
 from nmcmc.training import TrainSettings
 
 STEPS, BATCH, RATE = 1500, 64, 2e-3
 FEWEST_OF_A_MEMBER = 2000  # states of each temperature of a shared network
-OF_ANY_ORDER = ("any-order", "marginal-kl")  # objectives
 ONLY_FOR_THEM = ("net.order", "net.shared", "net.fields", "train.any")
 
 
@@ -34,14 +33,14 @@ def with_defaults(
     kind = net.get("net", "transformer")
     if kind not in NETS:
         asked = [key for key in ONLY_FOR_THEM if given.get(key) not in (None, "no")]
-        if asked or train.get("objective") in OF_ANY_ORDER:
+        if asked or train.get("objective") in ANY_ORDER:
             said = f"{asked[0]}=" if asked else f"train.objective={train['objective']}"
             raise UserError(f"{said} is for net=anyorder or net=mlp; add one of them")
         return net, train
     objective = train.get("objective", "any-order")
-    if objective not in OF_ANY_ORDER:
-        raise UserError(f"train.objective={objective}: net={kind} takes {' or '.join(OF_ANY_ORDER)}")
-    net = {"layers": LAYERS, "order": given.get("net.order") or ORDERS[0]} | net
+    if objective not in ANY_ORDER:
+        raise UserError(f"train.objective={objective}: net={kind} takes {' or '.join(ANY_ORDER)}")
+    net = DEFAULTS[kind] | {"order": given.get("net.order") or ORDERS[0]} | net
     if net["order"] == "random":
         net["order_seed"] = rng_seed
     if given.get("net.shared") == "yes":
@@ -49,6 +48,8 @@ def with_defaults(
             raise UserError("net.shared=yes: net=mlp is made for one temperature; use net=anyorder")
         net["betas"] = (min(target.betas), max(target.betas))
         if "net.fields" in given:
+            if len(set(given["net.fields"])) < len(given["net.fields"]):
+                raise UserError("net.fields: a field is given twice; give each once")
             net["fields"] = (min(given["net.fields"]), max(given["net.fields"]))
             for h in given["net.fields"]:
                 field_refused(target.hamiltonian, h)

@@ -82,6 +82,8 @@ def parse(words: Sequence[str], mode: str | None = None) -> tuple[Target, dict[s
         hamiltonian = models.build(name, parameters)
     except (ValueError, OverflowError) as error:
         raise UserError(str(error)) from None
+    if hamiltonian.k_B != 1.0 and "T" in given:
+        betas = values.betas("T", given["T"], hamiltonian.k_B)
     if betas is None:
         betas = _schedule(hamiltonian) if mode in ("anneal", "neural-anneal") else _critical_beta(hamiltonian)
     written = tuple(f"{key}={given[key]}" for key in (*kinds, *TEMPERATURE) if key in given)

@@ -124,6 +124,7 @@ def exact_command(words: Words, ground: Ground = False, as_json: Json = False):
     import json
 
     from cli.arguments import TEMPERATURE, parse
+    from mc.analysis import kelvin
     from mc.exact import ExactRefused, exact, ground_state
 
     only_ground = ground and not any(word.partition("=")[0] in TEMPERATURE for word in words)
@@ -136,7 +137,7 @@ def exact_command(words: Words, ground: Ground = False, as_json: Json = False):
             raise UserError(str(error)) from None
         print(f"E0 {energy:.15g}  per spin {energy / target.hamiltonian.n_spins:.15g}  [matching]", flush=True)
         found["ground_energy"] = energy
-    rows = []
+    rows, k_B = [], target.hamiltonian.k_B
     for beta in () if only_ground else target.betas:
         try:
             result = exact(target.hamiltonian, beta)
@@ -145,9 +146,13 @@ def exact_command(words: Words, ground: Ground = False, as_json: Json = False):
         energy = result.ground_energy
         lowest = "" if energy is None else f"  E0 {energy:.12g} (x{result.degeneracy:.0f})"
         lost = "" if result.lost_digits is None else f", {result.lost_digits:.1f} digits cancelled"
-        print(f"beta {beta:.10g}  ln Z {result.log_z:.15g}  F {result.free_energy:.15g}  <E> {result.energy:.15g}  "
-              f"C {result.heat_capacity:.12g}{lowest}  [{result.method}{lost}]", flush=True)  # fmt: skip
-        rows.append({"beta": beta, "log_z": result.log_z, "energy": result.energy,
+        T = float(kelvin(beta, k_B)) if k_B != 1.0 else None
+        at = "" if T is None else f"T {T:.10g} K  "
+        print(f"{at}beta {beta:.10g}  ln Z {result.log_z:.15g}  F {result.free_energy:.15g}  "
+              f"<E> {result.energy:.15g}  C {result.heat_capacity:.12g}{lowest}  [{result.method}{lost}]",
+              flush=True)  # fmt: skip
+        row = {"beta": beta} if T is None else {"beta": beta, "T": T if beta else None}
+        rows.append({**row, "log_z": result.log_z, "energy": result.energy,
                      "heat_capacity": result.heat_capacity, "ground_energy": energy,
                      "degeneracy": result.degeneracy, "method": result.method,
                      "lost_digits": result.lost_digits})  # fmt: skip

@@ -29,7 +29,7 @@ from nmcmc.collapse import FEWEST, states_to_watch, watch
 from nmcmc.distributed import current_team
 from nmcmc.linear_training import ROUNDS, own_states, train_linear
 from nmcmc.networks.visibility import mask_warning
-from nmcmc.objectives import OBJECTIVES, SelfDistillation
+from nmcmc.objectives import ANY_ORDER, OBJECTIVES, SelfDistillation
 from nmcmc.objectives.base import Objective
 from nmcmc.recipe import FITTED_STATES, NetSettings, as_plain, build_sampler
 from nmcmc.sampler import AutoregressiveSampler
@@ -248,7 +248,7 @@ def make_objective(
     screen: Screen, stop: Stopper, seconds: float,
 ) -> Objective:  # fmt: skip
     """The objective named in the settings. seconds: wall time for states that it learns from."""
-    if settings.objective in any_order.OF_ANY_ORDER:
+    if settings.objective in ANY_ORDER:
         generator = torch.Generator().manual_seed(settings.seed + SEED_OF_PILOT)
 
         def states_of(beta: float, n: int) -> np.ndarray:

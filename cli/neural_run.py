@@ -41,7 +41,7 @@ def check_before_work(work: Run) -> None:
     clock = time.process_time()
     restart = work.options.restart and work.mode in (*LEARNING, COOLED)
     if work.options.checkpoint is not None and work.mode in LEARNING:
-        if len(work.target.betas) > 1:
+        if len(work.target.betas) > 1 and work.given.get("net.shared") != "yes":
             raise UserError("--checkpoint goes with one beta; leave it out to have one checkpoint for each")
         neural.check_destination(work.options.checkpoint, work.target, work.target.betas[0], None, restart)
     work.environments = Environments(work.out.parent, work.screen)

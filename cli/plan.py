@@ -112,6 +112,9 @@ def make_plan(work: Run, environments: Environments) -> Plan:
     """
     target, mode, options = work.target, work.mode, work.options
     given = {key: value for key, value in work.given.items() if key in work.settings}  # those that act in this mode
+    if target.hamiltonian.n_up is not None:
+        raise UserError("a neural sampler draws all compositions; with composition= use --mode metropolis or pt "
+                        "(without neural=), or give h= instead")  # fmt: skip
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no CUDA device is available; use --device cpu")
     use_cuda = options.device != "cpu" and torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""The commands that read what a run left: analyze, plot, report, compare, status, merge, export, rerun."""
+"""The commands that use what a run left: analyze, plot, report, compare, status, merge, export, rerun, sample."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from cli.errors import UserError
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="chain or ensemble files")]
 Chains = Annotated[list[Path], typer.Argument(metavar="FILE...", help="chain files")]
@@ -17,7 +19,7 @@ Csv = Annotated[bool, typer.Option("--csv", help="the table as comma-separated v
 
 def add_commands(app: typer.Typer) -> None:
     """Make the commands known to the command line; each imports what it needs when it is called."""
-    for command in (analyze, plot, report, compare, status, merge, export, rerun):
+    for command in (analyze, plot, report, compare, status, merge, export, rerun, sample):
         app.command(command.__name__)(command)
 
 
@@ -108,3 +110,36 @@ def rerun(
     from cli.rerun import rerun
 
     raise typer.Exit(rerun(file, out, quiet, as_json))
+
+
+def sample(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="a trained sampler (.pt)")],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[given=FILE] [beta=|T=] [h=] [L=]", help="see above")
+    ] = None,
+    draws: Annotated[int, typer.Option("--draws", help="configurations, or completions of each row")] = 1000,
+    out: Annotated[Path | None, typer.Option("--out", help="file to write [default: ./NAME-samples.npz]")] = None,
+    rng_seed: Annotated[int, typer.Option("--rng-seed", help="seed of all random numbers")] = 0,
+    restart: Annotated[bool, typer.Option("--restart", help="replace an earlier result")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+):
+    """Weighted configurations of a trained sampler; with given=FILE completions of partly known ones.
+
+    given: n rows of spins, +1, -1, and 0 or NaN for unknown: .npz with an array `spins`, .npy, or a text of numbers.
+    It needs a network trained with net=anyorder. beta=, T=, h= or L= where the network serves several.
+
+    The result, read with numpy.load: spins (n, draws, sites); log_q, ln q of what was drawn given what is known;
+    energy; log_weight = -beta E - log_q, weights for p(unknown | known) within a row; known (n, sites); by row
+    log_marginal, ln p(known) by the marginal head, log_known, the same by conditionals, ess, and log_z, the ln of the
+    sum of exp(-beta E) over completions, with log_z_error; beta, fingerprint, and about, a JSON text.
+    """
+    try:
+        from cli.options import Options
+        from cli.output import Screen
+        from cli.sample import sample
+
+        options = Options(draws=draws, rng_seed=rng_seed, restart=restart, quiet=quiet, json=as_json)
+        sample(checkpoint, words or [], out, options, Screen(quiet))
+    except KeyboardInterrupt:
+        raise UserError("interrupted; the same command begins anew", code=130) from None

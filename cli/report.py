@@ -22,7 +22,8 @@ from cli.output import counted
 from cli.report_page import Table, code, is_report, items, page, paragraph, picture, verdict
 from cli.report_tables import MISSING, all_observables, diagnostics, main_observables, number
 from cli.status import describe
-from mc.analysis import Results
+from mc import models
+from mc.analysis import Results, kelvin
 from mc.chain import Chain
 from mc.equilibration import NO, YES
 
@@ -116,11 +117,14 @@ def _run(drawn: Drawn) -> str:
     shape = "x".join(map(str, lattice.shape)) if lattice else "a graph"
     parameters = chain.config.get("parameters", hamiltonian.parameters or {})
     betas = ", ".join(f"{beta:.6g}" for beta in drawn.betas)
+    kelvins = ", ".join(f"{T:.6g}" for T in kelvin(drawn.betas, hamiltonian.k_B))
+    found = models.MODELS[hamiltonian.name].found if hamiltonian.name in models.MODELS else ()
     rows = [
         ("model", f"{chain.config.get('model', hamiltonian.name)} on {shape}, {chain.n_spins} spins"),
-        ("parameters", ", ".join(f"{key}={value}" for key, value in parameters.items())),
+        ("parameters", ", ".join(f"{key}={value}" for key, value in parameters.items() if key not in found)),
         ("mode", chain.mode),
         ("beta", f"{betas} (in 1/{hamiltonian.energy_unit})"),
+        *((("T", f"{kelvins} (in K)"),) if hamiltonian.k_B != 1.0 else ()),
         ("chains", str(chain.n_chains)),
         ("draws a chain", f"{chain.n_draws}" + (f" of {chain.asked_draws}" if chain.asked_draws >= 0 else "")),
         ("sweeps between draws", str(chain.config.get("thin", MISSING))),

@@ -78,7 +78,7 @@ def all_observables(drawn: Drawn, results: Results) -> str:
         breaks.add(len(rows))
         for b, one in enumerate(results.observables[name]):
             exact = _beside(results, name, b) * beside
-            rows.append((name, f"{results.betas[b]:.6g}", *_numbers(one), *exact, one.status))
+            rows.append((name, tables.named(results, b), *_numbers(one), *exact, one.status))
     caption = (
         f"Energies in {drawn.hamiltonian.energy_unit}, totals; tau_int in {drawn.draw_word}s"
         + "; off by: deviation from the exact value in standard errors" * beside
@@ -93,8 +93,8 @@ def main_observables(drawn: Drawn, results: Results) -> str:
     if not names:
         return ""
     rows = [
-        (f"{beta:.6g}", *(_with_error(results.observables[name][b]) for name in names))
-        for b, beta in enumerate(results.betas)
+        (tables.named(results, b), *(_with_error(results.observables[name][b]) for name in names))
+        for b in range(len(results.betas))
     ]
     heads = (f"beta (1/{drawn.hamiltonian.energy_unit})", *names)
     caption = "In brackets the error in units of the last digit; all observables stand at the end"

@@ -136,7 +136,8 @@ def asked_again(chain: Chain, options: Options) -> Again:
         time_limit=spoken.get("time_limit"),
         check=bool(spoken.get("check")) and mode not in CLASSICAL,
     )
-    words = [model, *(written(key, value) for key, value in config["parameters"].items())]
+    found = models.MODELS[model].found  # which no word says
+    words = [model, *(written(key, value) for key, value in config["parameters"].items() if key not in found)]
     words += [f"beta={betas}" for betas in [betas_of(config)] if betas]
     words += [written(key, value) for key, value in settings_of(config, path, checkpoint is not None).items()]
     return Again(mode, tuple(words), options)

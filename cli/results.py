@@ -56,6 +56,8 @@ def as_json(command: str, chain: Chain, results: Results, seconds: dict[str, flo
     rows = []
     for b, beta in enumerate(results.betas):
         row: dict[str, Any] = {"beta": float(beta)}
+        if results.kelvin is not None:
+            row["T"] = _finite(float(results.kelvin[b]))
         for name, estimates in results.observables.items():
             row[name] = {column: _finite(getattr(estimates[b], column)) for column in COLUMNS}
             row[name]["status"] = estimates[b].status

@@ -27,6 +27,7 @@ from cli.tables import diagnostics, short_table, table, verdict
 from cli.work import Run
 from mc.chain import Chain, ChainError, ChainWriter, create_chain, resume_chain
 from mc.chain_lock import WriterLock, writable_target
+from mc.measure import of_spins
 from mc.record import record
 from mc.simulate import Driver
 
@@ -162,7 +163,9 @@ def contents(work: Run, driver: Driver | None) -> dict[str, Any]:
     names = stats.get(work.mode, ("log_q", "log_weight", "accepted", "log_weight_proposed"))
     if work.settings.get("move") == "block":
         names = ("accepted", "log_ratio")
-    return {"posterior": {"energy": NUMBER, "magnetization": NUMBER}, "sample_stats": dict.fromkeys(names, NUMBER)}
+    hamiltonian = work.target.hamiltonian
+    own = of_spins(hamiltonian, np.ones((1, hamiltonian.n_spins), np.int8))
+    return {"posterior": dict.fromkeys(("energy", *own), NUMBER), "sample_stats": dict.fromkeys(names, NUMBER)}
 
 
 def open_writer(work: Run, driver: Driver | None) -> ChainWriter:

@@ -101,7 +101,7 @@ SETTINGS: dict[str, Setting] = {
         values.at_least(100), None, (*TAUGHT, "distill"), "states that likelihoods, net=linear, distill learn from"
     ),
     "train.any": Setting(
-        values.share, None, TAUGHT, "any-order: share of states that come in random orders [0.5]"
+        values.share, None, TAUGHT, "any-order: share of states that come in random orders [0.25]"
     ),
     "train.sweeps": Setting(
         values.at_least(0), None, (*TAUGHT, "distill"), "Monte Carlo sweeps of a distilled or refined state"

@@ -12,7 +12,8 @@ from mc.equilibration import NO, NOT_SHOWN, YES
 from mc.statistics import GRAVEST_FIRST, OTHER_MOVES, R_HAT_LIMIT, Estimate, gravest
 
 ORDER = ("energy", "magnetization", "abs_magnetization", "m2", "m4", "binder", "heat_capacity", "susceptibility")
-IN_SHORT = ("energy", "abs_magnetization", "log_z")  # columns of the table with one line a beta
+IN_SHORT = ("energy", "abs_magnetization", "log_z")  # columns of the table with one line a beta, and of alloys
+IN_SHORT_OF_ALLOYS = ("formation_energy", "l10", "log_z")
 NO_NEED = ("correlation_length", "xi_over_length")  # noise alone leaves none above the transition
 OF_COOLING = "draws are ends of a cooling: their lowest energy counts, their averages are not those of equilibrium"
 GOOD = "nothing to object: R-hat at most 1.05, chains of at least 50 tau_int, 20 effective draws"
@@ -27,8 +28,8 @@ def table(results: Results) -> list[str]:
     names = names_of(results)
     if not names:
         return ["no draws yet"]
-    lines = [f"{'beta':>10}  {'observable':<18}{'mean':>14}{'error':>10}{'tau_int':>12}{'n_eff':>9}{'R-hat':>9}"]
-    for b, beta in enumerate(results.betas):
+    lines = [f"{_title(results)}  {'observable':<18}{'mean':>14}{'error':>10}{'tau_int':>12}{'n_eff':>9}{'R-hat':>9}"]
+    for b in range(len(results.betas)):
         for name in names:
             e = results.observables[name][b]
             cells = _cell(e.mean, 14, ".7g") + _cell(e.error, 10, ".2g")
@@ -36,19 +37,23 @@ def table(results: Results) -> list[str]:
             cells += _cell(e.n_eff, 9, ".4g" if e.n_eff < 1000 else ".7g" if e.n_eff > 1e7 else ".0f")
             cells += _cell(e.r_hat, 9, ".4f" if e.r_hat < 10 else ".3g")
             mark = "" if e.status == "ok" else f"  {e.status}"
-            lines.append(f"{beta:>10.6g}  {name:<18}{cells}{mark}{_beside_exact(results, name, b)}")
+            lines.append(f"{_place(results, b)}  {name:<18}{cells}{mark}{_beside_exact(results, name, b)}")
     return lines
 
 
 def short_table(results: Results) -> list[str]:
-    """One line a beta: energy, |m| and ln Z, the longest tau_int, the largest R-hat and the gravest status."""
-    names = [name for name in IN_SHORT if name in results.observables]
+    """One line a beta: energy, |m| and ln Z, the longest tau_int, the largest R-hat and the gravest status.
+
+    Of alloys the formation energy and the L1_0 order.
+    """
+    columns = IN_SHORT_OF_ALLOYS if "formation_energy" in results.observables else IN_SHORT
+    names = [name for name in columns if name in results.observables]
     if not names:
         return ["no draws yet"]
-    titles = {"abs_magnetization": "<|m|>", "log_z": "ln Z"}
-    lines = [f"{'beta':>10}" + "".join(f"{titles.get(name, name):>14}{'error':>10}" for name in names)
+    titles = {"abs_magnetization": "<|m|>", "log_z": "ln Z", "formation_energy": "E_form"}
+    lines = [_title(results) + "".join(f"{titles.get(name, name):>14}{'error':>10}" for name in names)
              + f"{'tau_int':>9}{'R-hat':>9}"]  # fmt: skip
-    for b, beta in enumerate(results.betas):
+    for b in range(len(results.betas)):
         row = [results.observables[name][b] for name in names]
         every = [estimates[b] for estimates in results.observables.values()]
         tau = max((e.tau_int for e in every if not math.isnan(e.tau_int)), default=math.nan)
@@ -56,7 +61,7 @@ def short_table(results: Results) -> list[str]:
         cells = "".join(_cell(e.mean, 14, ".7g") + _cell(e.error, 10, ".2g") for e in row)
         cells += _cell(tau, 9, ".3g") + _cell(r_hat, 9, ".4f" if r_hat < 10 else ".3g")
         status = gravest(e.status for e in every)
-        lines.append(f"{beta:>10.6g}{cells}{'' if status == 'ok' else '  ' + status}")
+        lines.append(f"{_place(results, b)}{cells}{'' if status == 'ok' else '  ' + status}")
     return lines
 
 
@@ -74,7 +79,7 @@ def verdict(results: Results) -> list[str]:
         if not found:
             continue
         names = [name for name in names_of(results) if any(name == entry[0] for entry in found)]
-        betas = list(dict.fromkeys(f"{results.betas[b]:.6g}" for _, b, _ in found))
+        betas = list(dict.fromkeys(named(results, b) for _, b, _ in found))
         where = f" at beta {_some(betas)}" if len(results.betas) > 1 else ""
         worst = max(found, key=lambda entry: _need(entry[2]))
         advice = worst[2].advice.replace(OTHER_MOVES, OTHER_MODES)
@@ -96,8 +101,7 @@ def _equilibrated(results: Results) -> list[str]:
         return []
     order = [NO, NOT_SHOWN, YES]
     worst = min(results.equilibrated, key=lambda verdict: order.index(verdict.status))
-    betas = [f"{beta:.6g}" for beta, verdict in zip(results.betas, results.equilibrated, strict=True)
-             if verdict.status == worst.status]  # fmt: skip
+    betas = [named(results, b) for b, verdict in enumerate(results.equilibrated) if verdict.status == worst.status]
     where = f" at beta {_some(betas)}" if worst.status != YES and len(results.betas) > 1 else ""
     return [f"equilibrated: {worst.status}{where} ({worst.reason})"]
 
@@ -109,7 +113,7 @@ def _against_exact(results: Results) -> list[str]:
         exact = results.diagnostics.get(f"{name}_exact", [math.nan] * len(results.betas))
         off = [(e.mean - exact[b]) / e.error if e.error > 0 and e.status == "ok" else 0.0
                for b, e in enumerate(results.observables[name])]  # fmt: skip
-        betas = [f"{results.betas[b]:.6g}" for b in range(len(off)) if abs(off[b]) > FAR_SIGMA]
+        betas = [named(results, b) for b in range(len(off)) if abs(off[b]) > FAR_SIGMA]
         if betas:
             advice = "states are missing that no error bar can see; run longer, train further, or use --mode pt"
             lines.append(
@@ -126,7 +130,7 @@ def _dropped_modes(results: Results) -> list[str]:
     worst = int(np.nanargmin(ess_mc / ess))
     found = f"{ess[worst]:.3f} on the sampler's own draws but {ess_mc[worst]:.3f} on Monte Carlo states"
     advice = "use a stronger prior, train further, or mix with sweeps (--mode nmcmc local=1)"
-    return [f"dropped modes: ESS is {found} at beta {results.betas[worst]:.6g}: {advice}"]
+    return [f"dropped modes: ESS is {found} at beta {named(results, worst)}: {advice}"]
 
 
 def _noisy_ess(results: Results) -> list[str]:
@@ -139,7 +143,7 @@ def _noisy_ess(results: Results) -> list[str]:
     if not off[worst] > math.log(NOISE_FACTOR):
         return []
     expected = math.exp(-2.0 * gap[worst])
-    at = f"ESS {ess[worst]:.3g} but exp(-2 dF) = {expected:.2g} at beta {results.betas[worst]:.6g}"
+    at = f"ESS {ess[worst]:.3g} but exp(-2 dF) = {expected:.2g} at beta {named(results, worst)}"
     return [f"noise: {at}: rare draws decide it; take more draws, a stronger sampler, or --mode pt"]
 
 
@@ -159,6 +163,22 @@ def names_of(results: Results) -> list[str]:
     """Names of the observables in the order of a table."""
     known = [name for name in ORDER if name in results.observables]
     return known + [name for name in results.observables if name not in ORDER]
+
+
+def named(results: Results, b: int) -> str:
+    """A temperature in words: its beta, and T of a model in eV."""
+    kelvin = results.kelvin
+    return f"{results.betas[b]:.6g}" + ("" if kelvin is None else f" ({kelvin[b]:.6g} K)")
+
+
+def _title(results: Results) -> str:
+    """Heads of the columns that `_place` fills."""
+    return ("" if results.kelvin is None else f"{'T (K)':>9}") + f"{'beta':>10}"
+
+
+def _place(results: Results, b: int) -> str:
+    kelvin = results.kelvin
+    return ("" if kelvin is None else f"{kelvin[b]:>9.6g}") + f"{results.betas[b]:>10.6g}"
 
 
 def _need(estimate: Estimate) -> tuple[float, float]:

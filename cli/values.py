@@ -116,6 +116,8 @@ MODEL_KINDS: dict[str, Callable[[str, str], Any]] = {
     "order": at_least(2),
     "coupling": coupling,
     "field": word_or_number,
+    "number": number,
+    "share": share,
     "text": text,
 }
 
@@ -135,16 +137,17 @@ def numbers(key: str, value: str) -> tuple[float, ...]:
         raise UserError(f"{key}={value}: {expected}") from None
 
 
-def betas(key: str, value: str) -> tuple[float, ...]:
+def betas(key: str, value: str, k_B: float = 1.0) -> tuple[float, ...]:
     """Inverse temperatures from beta= or T=: a number, a comma list, or lo:hi:n, linear in the variable named.
 
-    In the order written; T must be above 0, beta at least 0.
+    In the order written; T must be above 0, beta at least 0. beta = 1 / (k_B T): with the k_B of a model in eV, T is
+    in kelvin.
     """
     values = list(numbers(key, value))
     if key == "T":
         if any(entry <= 0 for entry in values):
             raise UserError(f"{key}={value}: numbers above 0 are needed")
-        values = [1.0 / entry for entry in values]
+        values = [1.0 / (k_B * entry) for entry in values]
     if not all(0 <= entry < math.inf for entry in values):
         raise UserError(f"{key}={value}: finite numbers of at least 0 are needed")
     if len(values) > MOST_BETAS:

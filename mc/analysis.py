@@ -15,6 +15,7 @@ from mc.chain_reader import Chain
 from mc.equilibration import Verdict, equilibrated
 from mc.exact import exact_or_none
 from mc.hamiltonian import Hamiltonian
+from mc.models.alloy import fixed_variables
 from mc.observables import summarize
 from mc.population import family_entropy, mean_square_family_size, population_error
 from mc.spin_glass import OverlapDistribution, entropy, overlap_distribution
@@ -36,7 +37,7 @@ class Results:
 
     equilibrated: one verdict a beta, of the modes that have one. lowest_state: spins (N,) int8 of the lowest energy.
     overlaps: P(q) of every beta, where there are overlaps. n_chains: 0 where they are not of one file.
-    cooled: whether the draws are ends of a cooling, which have no equilibrium averages.
+    cooled: whether the draws are ends of a cooling, which have no equilibrium averages. k_B: of the Hamiltonian.
     """
 
     betas: np.ndarray
@@ -47,6 +48,18 @@ class Results:
     overlaps: list[OverlapDistribution] = field(default_factory=list)
     n_chains: int = 0
     cooled: bool = False
+    k_B: float = 1.0
+
+    @property
+    def kelvin(self) -> np.ndarray | None:
+        """T = 1 / (k_B beta) in kelvin, (B,), infinite at beta = 0; None for models whose energies have no unit."""
+        return None if self.k_B == 1.0 else kelvin(self.betas, self.k_B)
+
+
+def kelvin(beta: np.ndarray | float, k_B: float) -> np.ndarray:
+    """T = 1 / (k_B beta), infinite at beta = 0."""
+    with np.errstate(divide="ignore"):
+        return 1.0 / (k_B * np.asarray(beta, np.float64))
 
 
 def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
@@ -54,8 +67,8 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
 
     Raises ValueError for draws without an energy, draws that are not finite, and weights that are all zero.
     """
-    results = Results(chain.betas, n_chains=chain.n_chains, cooled=chain.mode in COOLED)
     hamiltonian = chain.hamiltonian()
+    results = Results(chain.betas, n_chains=chain.n_chains, cooled=chain.mode in COOLED, k_B=hamiltonian.k_B)
     stats = chain.sample_stats
     if chain.n_draws:
         weighted = chain.mode in WEIGHTED
@@ -64,7 +77,9 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
         if "energy" not in posterior:
             raise ValueError("there is no energy among its draws")
         length = smallest_mode_length(hamiltonian)
-        results.observables = summarize(posterior, chain.n_spins, chain.betas, log_weight, length)
+        results.observables = summarize(
+            posterior, chain.n_spins, chain.betas, log_weight, length, fixed_variables(hamiltonian)
+        )
         results.diagnostics["lowest_energy"] = float(posterior["energy"].min())
         if "lowest_state" in chain.diagnostics:  # also from the warm-up
             results.lowest_state = chain.diagnostics["lowest_state"]
@@ -85,7 +100,7 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
             rates = np.where(tried, swaps, 0.0).sum((0, 1)) / np.maximum(tried.sum((0, 1)), 1)
             results.diagnostics["swap_acceptance"] = rates.tolist()
         if chain.mode in ("pt", "population") and len(chain.betas) > 1:
-            _ladder(results, posterior["energy"], chain.n_spins, stats.get("family"))
+            _ladder(results, posterior["energy"], hamiltonian, stats.get("family"))
         if chain.mode in ("metropolis", "heatbath", "wolff", "swendsen-wang", "pt"):
             results.equilibrated = _equilibrated(posterior)
         name = "log_weight_proposed" if "log_weight_proposed" in stats else "log_weight"
@@ -138,7 +153,7 @@ def _pairs(results: Results, chain: Chain, hamiltonian: Hamiltonian, log_weight:
         results.overlaps.append(pairs.distribution)
 
 
-def _ladder(results: Results, energy: np.ndarray, n_spins: int, family: np.ndarray | None) -> None:
+def _ladder(results: Results, energy: np.ndarray, hamiltonian: Hamiltonian, family: np.ndarray | None) -> None:
     """ln Z and entropy along a ladder, by stepping stones; differences only where it does not hold beta = 0.
 
     Several replicas of a chain (chain, draw, beta, replica) count as chains. family: of a population, (chain, member,
@@ -146,7 +161,7 @@ def _ladder(results: Results, energy: np.ndarray, n_spins: int, family: np.ndarr
     families, is not seen draw by draw: errors are then at least those of `population_error`.
     """
     energy = as_chains(energy)
-    stones = stepping_stones(energy, results.betas, n_spins)
+    stones = stepping_stones(energy, results.betas, hamiltonian.n_spins, hamiltonian.n_up)
     if family is not None:
         _families(results, family)
         least = population_error(energy, results.betas, family)

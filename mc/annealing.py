@@ -11,7 +11,7 @@ import numpy as np
 from mc.engine import Engine
 from mc.hamiltonian import Hamiltonian
 from mc.kernels.local_field import kernel_arrays, typical_fields
-from mc.measure import kept_draws, no_record, posterior_axes, probe, room
+from mc.measure import kept_draws, measured_posterior, no_record, posterior_axes, probe, room
 from mc.simulate import (
     INITIAL_STREAMS,
     REPLICA_STREAMS,
@@ -19,7 +19,7 @@ from mc.simulate import (
     at_least,
     checked_betas,
     checked_state,
-    randomise,
+    random_spins,
     replica_streams,
     run_draws,
 )
@@ -139,7 +139,7 @@ class AnnealingDriver:
         engine, n_spins, n_betas = self.engine, self.hamiltonian.n_spins, len(self.betas)
         replicas = len(engine.lanes)
         spins = np.empty((replicas, 1, n_spins), np.int8)
-        randomise(spins, self._initial)
+        random_spins(spins, self._initial, self.hamiltonian.n_up)
         engine.set_betas(self.betas[0])
         engine.set_spins(spins)
         steps = []
@@ -155,9 +155,7 @@ class AnnealingDriver:
             name: np.stack([getattr(m, name)[:, 0] for m in steps], axis=1).reshape(shape)
             for name in ("energy", "magnetization", "mode", "accepted")
         }
-        posterior = {"energy": by_beta["energy"], "magnetization": by_beta["magnetization"]}
-        if self._probe.magnetic:
-            posterior["magnetization_k2"] = by_beta["mode"]
+        posterior = measured_posterior(self.hamiltonian, by_beta)
         kept = np.zeros((*shape, n_spins), np.int8)
         if self.spins_every:
             kept[...] = np.stack([m.spins[:, 0] for m in steps], axis=1).reshape(*shape, n_spins)

@@ -40,6 +40,7 @@ from mc.chain_lock import ChainError, WriterLock, part_of, reason, replacement, 
 from mc.chain_reader import Chain, open_chain
 from mc.chain_writer import FORMAT, ChainWriter
 from mc.hamiltonian import Hamiltonian
+from mc.models.alloy import companions
 
 __all__ = ["Chain", "ChainError", "ChainWriter", "create_chain", "open_chain", "resume_chain"]
 
@@ -69,6 +70,7 @@ def create_chain(
     betas: (B,) inverse temperatures in 1 / hamiltonian.energy_unit.
     posterior, sample_stats: {name: (own axes, dtype)} or {name: (own axes, dtype, units)}; own axes are
         {axis: length or coordinates} and follow (chain, draw, beta). dtype: integers, float32, float64 or bool.
+        Beside `energy` and `magnetization` of an alloy stand what follows from them (`mc.models.alloy.companions`).
     spins_every: how often spins are stored, for the record; 0: never.
     spin_axes: {axis: length} of axes of the spins between beta and site, such as replicas.
     overwrite: replace a file that is there; otherwise one is refused.
@@ -105,9 +107,11 @@ def create_chain(
         for part in layout.PARTS_OF_A_RUN:
             file.attrs[f"cpu_seconds_{part}"] = 0.0
         layout.write_hamiltonian(file.create_group("hamiltonian"), hamiltonian)
+        posterior = _with_companions(posterior, hamiltonian)
         for group, variables in zip(layout.SAMPLED_GROUPS, (posterior, sample_stats), strict=True):
             variables = {name: layout.Variable(*given) for name, given in variables.items()}
             layout.create_sampled(file.create_group(group), n_chains, betas, variables, unit)
+        layout.add_companions(file["posterior"], hamiltonian)
         spins = {"spins": layout.Variable({**(spin_axes or {}), "site": hamiltonian.n_spins}, np.int8)}
         group = file.create_group("configurations")
         layout.create_sampled(group, n_chains, betas, spins, unit, draw_axis="spin_draw")
@@ -131,6 +135,13 @@ def create_chain(
     except BaseException:
         lock.release()
         raise
+
+
+def _with_companions(posterior: Mapping[str, tuple], hamiltonian: Hamiltonian) -> dict[str, tuple]:
+    """The variables of a file, and those that the writer makes of energy and magnetization."""
+    if not {"energy", "magnetization"} <= posterior.keys():
+        return dict(posterior)
+    return dict.fromkeys(companions(hamiltonian), (posterior["energy"][0], np.float64)) | dict(posterior)
 
 
 def resume_chain(path: str | os.PathLike) -> ChainWriter:

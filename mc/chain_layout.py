@@ -21,6 +21,7 @@ import numpy as np
 from mc.chain_lock import ChainError, reason
 from mc.hamiltonian import Hamiltonian
 from mc.lattice import Lattice
+from mc.models.alloy import companions
 
 SCHEMA, SCHEMA_VERSION = "nmcmc-chain", 1
 SAMPLED_GROUPS = ("posterior", "sample_stats")
@@ -43,6 +44,13 @@ class Variable(NamedTuple):
     axes: Mapping[str, int | np.ndarray]
     dtype: Any
     units: str | None = None  # None: by name, see `units_of`
+
+
+def add_companions(group: h5py.Group, hamiltonian: Hamiltonian) -> None:
+    """Attribute `combination` = (a, b, c) of the variables that are a energy + b magnetization + c."""
+    for name, combination in companions(hamiltonian).items():
+        if name in group:
+            group[name].attrs["combination"] = np.array(combination)
 
 
 def units_of(name: str, energy_unit: str) -> str:
@@ -208,6 +216,8 @@ def write_hamiltonian(group: h5py.Group, hamiltonian: Hamiltonian) -> None:
             "k_B": hamiltonian.k_B,
         },
     )
+    if hamiltonian.n_up is not None:
+        group.attrs["n_up"] = hamiltonian.n_up
     if lattice is not None:
         group.attrs["lattice_shape"] = np.array(lattice.shape, dtype=np.int64)
         group.attrs["lattice_periodic"] = np.array(lattice.periodic, dtype=np.int8)
@@ -237,6 +247,7 @@ def read_hamiltonian(group: h5py.Group) -> Hamiltonian:
         json.loads(stored["parameters"]),
         stored["energy_unit"],
         float(stored["k_B"]),
+        int(stored["n_up"]) if "n_up" in stored else None,
     )
     if hamiltonian.fingerprint != stored["fingerprint"]:
         raise ChainError(f"{group.file.filename}: the Hamiltonian is not the one stored; the file is damaged")

@@ -66,11 +66,14 @@ class ChainWriter:
             self._has_state = "draws" in file["state"].attrs
             self._spin_tail = file["configurations/spins"].shape[2:]  # beta, own axes, site
             self._shapes: dict[tuple[str, str], tuple[tuple[int, ...], np.dtype]] = {}
+            self._companions: dict[str, np.ndarray] = {}
             for group in layout.SAMPLED_GROUPS:
                 for name in layout.sampled_names(file[group]):
                     dataset = file[group][name]
                     dtype = np.dtype(bool) if dataset.attrs.get("dtype") == "bool" else dataset.dtype
                     self._shapes[group, name] = (dataset.shape[2:], dtype)
+                    if "combination" in dataset.attrs:
+                        self._companions[name] = dataset.attrs["combination"]
         self._appended: list[_Block] = []
         self._new_betas = False
         self._tables: dict[str, tables.Table] = {}
@@ -121,13 +124,14 @@ class ChainWriter:
     ) -> None:
         """Take a block of draws into memory; copies, so the arrays may be used again.
 
-        posterior, sample_stats: every variable the file was made with, (chain, n, beta, own axes ...).
+        posterior, sample_stats: every variable the file was made with, (chain, n, beta, own axes ...); those that
+            energy and magnetization make may be left out.
         spins: (chain, n_stored, beta, own axes, site) of +1 and -1, belonging to the draws numbered `spin_draws`
             (n_stored,) from the start of the run; both or neither.
 
         Raises ValueError for names, shapes or types other than those of the file.
         """
-        given = {("posterior", name): values for name, values in posterior.items()}
+        given = {("posterior", name): values for name, values in self._completed(posterior).items()}
         given |= {("sample_stats", name): values for name, values in sample_stats.items()}
         if given.keys() != self._shapes.keys():
             odd = ", ".join("/".join(key) for key in sorted(given.keys() ^ self._shapes.keys()))
@@ -149,6 +153,15 @@ class ChainWriter:
         spins, spin_draws = self._checked_spins(spins, spin_draws, first, first + n_draws)
         if n_draws:
             self._appended.append(_Block(first, first + n_draws, sampled, spins, spin_draws))
+
+    def _completed(self, posterior: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The variables given, and the companions of energy and magnetization among those that are not."""
+        found = dict(posterior)
+        if {"energy", "magnetization"} <= found.keys():
+            energy, magnetization = found["energy"], found["magnetization"]
+            for name, (a, b, c) in self._companions.items():
+                found.setdefault(name, a * np.asarray(energy) + b * np.asarray(magnetization) + c)
+        return found
 
     def _checked_spins(self, spins, spin_draws, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         if (spins is None) != (spin_draws is None):

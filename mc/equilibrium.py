@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mc.hamiltonian import Hamiltonian
-from mc.simulate import Driver, LocalDriver
+from mc.simulate import Driver, LocalDriver, checked_betas
 from mc.tempering import TemperingDriver
 
 CHAINS = 4
@@ -41,9 +41,7 @@ def equilibrium_states(
 
     Raises ValueError for n or sweeps_between below 1, and for a beta that is negative or not finite.
     """
-    for name, value in (("n", n), ("sweeps_between", sweeps_between)):
-        if value < 1:
-            raise ValueError(f"equilibrium_states: {name}={value}: an integer of at least 1 is needed")
+    _require_counts("equilibrium_states", n, sweeps_between)
     driver, name, row = equilibrium_driver(hamiltonian, beta, seed)
     driver.thin = sweeps_between
     draws = -(-n // CHAINS)
@@ -70,9 +68,12 @@ def ladder_states(
     """States at several temperatures from one simulation, (B, n, N) int8, and the name of the algorithm.
 
     betas: (B,) in 1 / energy unit, in any order, distinct. The other arguments as of `equilibrium_states`; fewer than
-    n states once stop() says so. Raises ValueError for betas that are negative or not finite.
+    n states once stop() says so.
+
+    Raises ValueError for n or sweeps_between below 1, and for betas that are none, negative, not finite or alike.
     """
-    betas = np.asarray(betas, np.float64)
+    _require_counts("ladder_states", n, sweeps_between)
+    betas = checked_betas(betas)
     driver, name, rows = ladder_driver(hamiltonian, betas, seed)
     driver.thin = sweeps_between
     draws = -(-n // CHAINS)
@@ -91,7 +92,12 @@ def ladder_driver(hamiltonian: Hamiltonian, betas: np.ndarray, seed: int) -> tup
     """A driver that is in equilibrium at all of some betas, the name of its algorithm, and where they are in it.
 
     The ladder of a tempering goes down to a tenth of the largest beta, and has more betas where few swaps succeed.
+
+    Raises ValueError for betas that are none, negative, not finite or alike.
     """
+    betas = checked_betas(betas)
+    if len(np.unique(betas)) < len(betas):
+        raise ValueError(f"betas={betas.tolist()}: a beta given twice has the same states twice; give it once")
     if hamiltonian.is_ferromagnet:
         return LocalDriver(hamiltonian, betas, CHAINS, seed + SEED, rule="wolff"), "Wolff", np.arange(len(betas))
     ladder = np.unique(np.concatenate([betas, np.linspace(0.1, 1.0, LADDER) * betas.max()]))
@@ -108,6 +114,12 @@ def ladder_driver(hamiltonian: Hamiltonian, betas: np.ndarray, seed: int) -> tup
             break
         ladder = np.sort(np.append(ladder, 0.5 * (ladder[rare] + ladder[rare + 1])))
     return driver, "parallel tempering", np.searchsorted(ladder, betas)
+
+
+def _require_counts(caller: str, n: int, sweeps_between: int) -> None:
+    for name, value in (("n", n), ("sweeps_between", sweeps_between)):
+        if value < 1:
+            raise ValueError(f"{caller}: {name}={value}: an integer of at least 1 is needed")
 
 
 def _warm_up(driver: Driver, sweeps: int, at_once: int, stop: Callable[[], bool]) -> None:

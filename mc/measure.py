@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,9 +10,10 @@ import numpy as np
 from numba import njit
 
 from mc.hamiltonian import Hamiltonian
-from mc.kernels.batch import unpack, words
-from mc.kernels.overlaps import all_up, lowest_mode, magnetization, planes
+from mc.kernels.batch import pack, unpack, words
+from mc.kernels.overlaps import all_up, lowest_mode, magnetization, overlap, planes
 from mc.lattice import Lattice
+from mc.models.alloy import order_parameter, x_points
 
 U1 = np.uint64(1)
 
@@ -19,7 +21,8 @@ U1 = np.uint64(1)
 class Measured(NamedTuple):
     """Series of some replicas: (replica, draw) float64.
 
-    mode: |sum_x s_x exp(2 pi i x / L)|^2 / N^2 of ferromagnets, see `mc.kernels.overlaps.lowest_mode`.
+    mode: what `mode_name` says, |sum_x s_x exp(2 pi i x / L)|^2 / N^2 of ferromagnets
+        (`mc.kernels.overlaps.lowest_mode`), or the L1_0 order of alloys.
     accepted: fraction of spins flipped by the last sweep before the draw.
     """
 
@@ -71,6 +74,7 @@ class Probe(NamedTuple):
     n_spins: int
     magnetic: bool  # a ferromagnet on a lattice with a periodic axis: the mode of the spins is worth its time
     up: np.ndarray  # the row of bits of all spins up
+    waves: np.ndarray  # (axes, words) uint64: rows of bits of the waves of L1_0 order, none for other models
     masks: np.ndarray  # these five as in `overlaps.Planes`, no axes without a periodic one
     span: np.ndarray
     period: np.ndarray
@@ -81,14 +85,40 @@ class Probe(NamedTuple):
 def probe(hamiltonian: Hamiltonian) -> Probe:
     """The probe of a Hamiltonian."""
     lattice = hamiltonian.lattice or Lattice((hamiltonian.n_spins,), (False,))
-    magnetic = has_modes(hamiltonian) and hamiltonian.is_ferromagnet
-    return Probe(hamiltonian.n_spins, magnetic, all_up(hamiltonian.n_spins), *planes(lattice))
+    magnetic = mode_name(hamiltonian) == "magnetization_k2"
+    up, waves = all_up(hamiltonian.n_spins), pack(x_points(hamiltonian))
+    return Probe(hamiltonian.n_spins, magnetic, up, waves, *planes(lattice))
 
 
 def posterior_axes(hamiltonian: Hamiltonian, own: dict[str, int] | None = None) -> dict[str, dict[str, int]]:
     """{variable: its axes after (chain, draw, beta)} of what `record` measures."""
-    names = ["energy", "magnetization"] + ["magnetization_k2"] * probe(hamiltonian).magnetic
+    mode = mode_name(hamiltonian)
+    names = ["energy", "magnetization"] + ([mode] if mode else [])
     return {name: dict(own or {}) for name in names}
+
+
+def mode_name(hamiltonian: Hamiltonian) -> str | None:
+    """The variable that `Measured.mode` is: `magnetization_k2`, `l10`, or None where nothing is measured."""
+    if len(x_points(hamiltonian)):
+        return "l10"
+    return "magnetization_k2" if has_modes(hamiltonian) and hamiltonian.is_ferromagnet else None
+
+
+def measured_posterior(hamiltonian: Hamiltonian, series: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{variable: values} of the `posterior_axes`, from series named as those of `Measured`."""
+    mode = mode_name(hamiltonian)
+    own = {mode: series["mode"]} if mode else {}
+    return {"energy": series["energy"], "magnetization": series["magnetization"]} | own
+
+
+def of_spins(hamiltonian: Hamiltonian, spins: np.ndarray) -> dict[str, np.ndarray]:
+    """{variable: (...)} of states (..., N) of +1 and -1: what samplers record that have all spins at hand.
+
+    `magnetization`, and `l10` of alloys.
+    """
+    found = {"magnetization": spins.mean(axis=-1, dtype=np.float64)}
+    signs = x_points(hamiltonian)
+    return found | ({"l10": order_parameter(signs, spins)} if len(signs) else {})
 
 
 def has_modes(hamiltonian: Hamiltonian) -> bool:
@@ -120,6 +150,11 @@ def record(energy, row, probe, replica, draw, stored, measured):
     measured.magnetization[replica, draw] = magnetization(row, n_spins)
     if probe.magnetic:
         measured.mode[replica, draw] = lowest_mode(row, probe.up, n_spins, probe)
+    if probe.waves.shape[0] > 0:
+        order = 0.0
+        for wave in range(probe.waves.shape[0]):
+            order = max(order, abs(overlap(row, probe.waves[wave], n_spins)))
+        measured.mode[replica, draw] = order
     if stored >= 0:
         spins = measured.spins[replica, stored]
         for word in range(row.shape[0]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -19,6 +19,7 @@ def summarize(
     betas: np.ndarray,
     log_weight: np.ndarray | None = None,
     length: int | None = None,
+    fixed: Collection[str] = (),
 ) -> dict[str, list[Estimate]]:
     """Observables of every beta, {name: one Estimate a beta}.
 
@@ -28,10 +29,11 @@ def summarize(
         draw by draw, after powers are taken.
     n_spins: N. betas: (B,) in 1 / energy unit. log_weight: (chain, draw, beta) for draws that carry weights
         (independent ones, `mc.weighted`), None for Markov chains (`mc.statistics`). length: L of the smallest wave
-        vector 2 pi / L, where there is a `magnetization_k2` or `overlap_k2`.
+        vector 2 pi / L, where there is a `magnetization_k2` or `overlap_k2`. fixed: variables that every state has
+        alike (`mc.models.alloy.fixed_variables`): their value is exact, and functions of them are left out.
 
     energy, magnetization, abs_magnetization = <|m|>, m2, m4, binder = 1 - m4 / (3 m2^2),
-    heat_capacity = beta^2 (<E^2> - <E>^2), total and in units of k_B,
+    heat_capacity = beta^2 (<E^2> - <E>^2), total and in units of k_B; of an alloy E has its - h sum s in it,
     susceptibility = beta N (<m^2> - <|m|>^2), per site, in 1 / energy unit,
     correlation_length in lattice spacings (second moment) and xi_over_length = the same / L.
 
@@ -45,6 +47,9 @@ def summarize(
             raise ValueError(f"{name}: shape {values.shape}, (chain, draw, {len(betas)} betas) is needed")
     weight = arrays.pop("log_weight", None) if weights else None
     table: dict[str, list[Estimate]] = {}
+    for name in set(fixed) & set(arrays):
+        values = arrays.pop(name)
+        table[name] = [Estimate(float(values.flat[0]), 0.0, n_draws=values[:, :, 0].size)] * len(betas)
     for b, beta in enumerate(betas):
         series = {name: values[:, :, b] for name, values in arrays.items()}
         one = summarize_one(series, n_spins, float(beta), None if weight is None else weight[:, :, b], length)

@@ -3,7 +3,7 @@
 Going from beta to beta' each replica leaves descendants in proportion to exp(-(beta' - beta) E), then all are moved
 by sweeps at beta'. Hukushima and Iba, AIP Conf. Proc. 690, 200 (2003); Machta, Phys. Rev. E 82, 026704 (2010); Wang,
 Machta and Katzgraber, Phys. Rev. E 92, 063307 (2015). The mean weights of the steps give ln Z, since the schedule
-starts at beta = 0, where ln Z = N ln 2.
+starts at beta = 0, where ln Z is that of the number of states.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from mc.engine import Engine
 from mc.hamiltonian import Hamiltonian
 from mc.kernels.batch import load_all, store_all, unpack, words
-from mc.measure import kept_draws, no_record, posterior_axes, probe, room
+from mc.measure import kept_draws, measured_posterior, no_record, posterior_axes, probe, room
 from mc.simulate import (
     INITIAL_STREAMS,
     REPLICA_STREAMS,
@@ -72,9 +72,8 @@ class PopulationDriver:
         self.rule = rule
         shape = (self.n_chains, self.population)
         self.engine = Engine(hamiltonian, np.zeros(shape), seed, (REPLICA_STREAMS,), rule, kernel)
-        self.engine.set_spins(
-            initial_spins("random", hamiltonian.n_spins, replica_streams(seed, INITIAL_STREAMS, *shape))
-        )
+        starts = replica_streams(seed, INITIAL_STREAMS, *shape)
+        self.engine.set_spins(initial_spins("random", hamiltonian.n_spins, starts, n_up=hamiltonian.n_up))
         self._probe = probe(hamiltonian)
         self.posterior_axes, self.spin_axes = posterior_axes(hamiltonian), {}
         self.stat_names = ("accepted", "family")
@@ -111,9 +110,7 @@ class PopulationDriver:
         stored = kept_draws(first, n_draws, self.spins_every)
         rows = self._kept[:, stored // max(self.spins_every, 1)]
         series = {name: values[:, first:last].copy() for name, values in self._series.items()}
-        posterior = {"energy": series["energy"], "magnetization": series["magnetization"]}
-        if self._probe.magnetic:
-            posterior["magnetization_k2"] = series["mode"]
+        posterior = measured_posterior(self.hamiltonian, series)
         statistics = {"accepted": series["accepted"], "family": self._family[:, first:last].astype(np.float64)}
         return Block(posterior, statistics, unpack(rows, self.hamiltonian.n_spins), stored)
 
@@ -209,7 +206,7 @@ def population_error(energy: np.ndarray, betas: np.ndarray, family: np.ndarray) 
     chains, members, n_betas = energy.shape
     rho = [[mean_square_family_size(family[c, :, b]) for b in range(n_betas)] for c in range(chains)]
     by_families = np.sqrt(np.mean(rho, axis=0) / (chains * members))
-    by_families[0] = 0.0  # ln Z = N ln 2
+    by_families[0] = 0.0  # ln Z is known
     if chains == 1:
         return by_families
     log_weight = -np.diff(betas) * (energy[:, :, :-1] - energy[:, :, :-1].mean(axis=1, keepdims=True))

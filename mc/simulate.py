@@ -16,7 +16,17 @@ from mc.engine import Engine
 from mc.hamiltonian import Hamiltonian
 from mc.kernels.batch import measure, store, sweep
 from mc.kernels.random_streams import next_uint64, streams
-from mc.measure import Measured, kept_draws, no_record, place_of_spins, posterior_axes, probe, record, room
+from mc.measure import (
+    Measured,
+    kept_draws,
+    measured_posterior,
+    no_record,
+    place_of_spins,
+    posterior_axes,
+    probe,
+    record,
+    room,
+)
 
 RULES = ("metropolis", "heatbath", "wolff", "swendsen-wang")
 REPLICA_STREAMS, SWAP_STREAMS, INITIAL_STREAMS = 0, 1, 3  # uses of one seed; 2 is that of neural chains
@@ -68,8 +78,8 @@ class LocalDriver:
 
     A sweep is one visit of each site; for wolff, as many clusters as flip about N spins, a number for each beta
     that the warm-up measures (1 without a warm-up); for swendsen-wang one update of the whole system.
-    posterior: `energy`, `magnetization` and, for ferromagnets on lattices with a periodic axis, `magnetization_k2`
-    (`Measured.mode`).
+    posterior: `energy`, `magnetization` and, for ferromagnets on lattices with a periodic axis, `magnetization_k2`,
+    for alloys `l10` (`Measured.mode`).
     sample_stats: `accepted`, the fraction of spins flipped by the last sweep; for wolff the mean cluster size / N.
 
     Raises ValueError for a rule that is unknown or not valid for the model, and for wrong betas, sizes or spins.
@@ -98,7 +108,8 @@ class LocalDriver:
         self._shape = (self.n_chains, len(self.betas))
         each = np.tile(self.betas, self.n_chains)[:, None]
         self.engine = Engine(hamiltonian, each, seed, (REPLICA_STREAMS,), rule, kernel)
-        spins = initial_spins(init, hamiltonian.n_spins, replica_streams(seed, INITIAL_STREAMS, *self._shape))
+        starts = replica_streams(seed, INITIAL_STREAMS, *self._shape)
+        spins = initial_spins(init, hamiltonian.n_spins, starts, n_up=hamiltonian.n_up)
         self.engine.set_spins(spins.reshape(-1, 1, hamiltonian.n_spins))
         self._probe = probe(hamiltonian)
         self.posterior_axes, self.spin_axes = posterior_axes(hamiltonian), {}
@@ -128,9 +139,7 @@ class LocalDriver:
         self._draw += n_draws
         names = ("energy", "magnetization", "mode", "accepted", "spins")
         by_chain = {name: self._by_chain(getattr(measured, name)) for name in names}
-        posterior = {"energy": by_chain["energy"], "magnetization": by_chain["magnetization"]}
-        if self._probe.magnetic:
-            posterior["magnetization_k2"] = by_chain["mode"]
+        posterior = measured_posterior(self.hamiltonian, by_chain)
         return Block(posterior, {"accepted": by_chain["accepted"]}, by_chain["spins"], stored)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -204,11 +213,16 @@ def checked_state(state: dict[str, np.ndarray], own: dict[str, np.ndarray]) -> d
 
 
 def initial_spins(
-    init: str | np.ndarray, n_spins: int, states: np.ndarray, axes: tuple[int, ...] | None = None
+    init: str | np.ndarray,
+    n_spins: int,
+    states: np.ndarray,
+    axes: tuple[int, ...] | None = None,
+    n_up: int | None = None,
 ) -> np.ndarray:
     """Spins (*axes, N) int8, axes (chain, beta) unless given, one stream of `states` (chain, K, 4) for each state.
 
-    "random" takes them from the streams, which move on; an array of spins is broadcast.
+    "random" takes them from the streams, which move on; an array of spins is broadcast. n_up: so many are +1.
+    Raises ValueError for another word, and for spins that are no +1 and -1, of another shape or number up.
     """
     spins = np.ones((*states.shape[:2], n_spins), np.int8)
     axes = axes or states.shape[:2]
@@ -216,16 +230,29 @@ def initial_spins(
         if init not in ("random", "up"):
             raise ValueError(f"init={init}: random, up or an array of spins is needed")
         if init == "random":
-            randomise(spins, states)
+            random_spins(spins, states, n_up)
+        elif n_up is not None and n_up < n_spins:
+            raise ValueError(f"init=up: {n_up} of {n_spins} spins are up in every state; use init=random")
         return spins.reshape(*axes, n_spins)
     init = np.asarray(init)
     if not np.isin(init, (-1, 1)).all():
         raise ValueError("init: spins other than +1 and -1")
+    if n_up is not None and ((init == 1).sum(axis=-1) != n_up).any():
+        raise ValueError(f"init: states with another number of spins up than n_up = {n_up}; use init=random")
     try:
         return np.broadcast_to(init, (*axes, n_spins)).astype(np.int8)
     except ValueError:
         needed = "(chain, beta, replica, N)" if len(axes) == 3 else "(chain, beta, N)"
         raise ValueError(f"init: spins {init.shape} do not broadcast to {needed} = {(*axes, n_spins)}") from None
+
+
+def random_spins(spins: np.ndarray, states: np.ndarray, n_up: int | None = None) -> None:
+    """Fill spins (chain, beta, N) int8 from streams (chain, beta, 4): any states, or any with n_up spins up."""
+    if n_up is None:
+        randomise(spins, states)
+    else:
+        spins[..., :n_up], spins[..., n_up:] = 1, -1
+        shuffle(spins, states)
 
 
 @njit(cache=True, nogil=True)
@@ -235,6 +262,20 @@ def randomise(spins, states):
         for b in range(spins.shape[1]):
             for site in range(spins.shape[2]):
                 spins[chain, b, site] = 1 if next_uint64(states[chain, b]) >> U63 else -1
+
+
+@njit(cache=True, nogil=True)
+def shuffle(spins, states):
+    """Put the spins of each replica (chain, beta, N) into a random order from its stream (chain, beta, 4).
+
+    Fisher and Yates; the remainder of a word of 64 bits favours no site by more than N 2^-64.
+    """
+    for chain in range(spins.shape[0]):
+        for b in range(spins.shape[1]):
+            row = spins[chain, b]
+            for last in range(row.shape[0] - 1, 0, -1):
+                other = np.int64(next_uint64(states[chain, b]) % np.uint64(last + 1))
+                row[last], row[other] = row[other], row[last]
 
 
 @njit(cache=True, nogil=True)

@@ -41,6 +41,8 @@ def square_refusal(hamiltonian: Hamiltonian) -> str:
         return "a two-dimensional lattice is needed"
     if not hamiltonian.is_nearest_neighbour:
         return "nearest-neighbour bonds only are needed"
+    if hamiltonian.n_up is not None:
+        return "any number of spins up is needed, not a fixed one"
     return ""
 
 

@@ -16,7 +16,7 @@ from mc.kernels.local_field import kernel_arrays
 from mc.kernels.overlaps import links
 from mc.kernels.random_streams import streams
 from mc.ladder import tuned_betas
-from mc.measure import Measured, has_modes, kept_draws, no_record, posterior_axes, probe, room
+from mc.measure import Measured, has_modes, kept_draws, measured_posterior, no_record, posterior_axes, probe, room
 from mc.simulate import (
     INITIAL_STREAMS,
     REPLICA_STREAMS,
@@ -98,9 +98,8 @@ class TemperingDriver:
             round_trips=np.zeros(lanes, np.int64),
             streams=streams(seed, SWAP_STREAMS, count=chains),
         )
-        start = initial_spins(
-            init, n_spins, replica_streams(seed, INITIAL_STREAMS, chains, n_betas * self.replicas), self._by_beta()
-        )
+        starts = replica_streams(seed, INITIAL_STREAMS, chains, n_betas * self.replicas)
+        start = initial_spins(init, n_spins, starts, self._by_beta(), hamiltonian.n_up)
         self.engine.set_spins(np.moveaxis(start, -2, 1).reshape(chains, -1, n_spins))
         first, _, others = kernel_arrays(hamiltonian.table)
         self._graph = Graph(hamiltonian.is_z2_symmetric, first, others)
@@ -158,9 +157,7 @@ class TemperingDriver:
         swap_accepted = np.divide(accepted, tried, out=np.full(tried.shape, np.nan), where=tried > 0)
         names = ("energy", "magnetization", "mode", "accepted", "spins")
         by_beta = {name: self._by_chain(getattr(measured, name)) for name in names}
-        posterior = {"energy": by_beta["energy"], "magnetization": by_beta["magnetization"]}
-        if self._probe.magnetic:
-            posterior["magnetization_k2"] = by_beta["mode"]
+        posterior = measured_posterior(self.hamiltonian, by_beta)
         if self.replicas > 1:
             one_pair = overlaps.overlap.shape[-1] == 1
             pairs = {name: values[..., 0] if one_pair else values for name, values in overlaps._asdict().items()}

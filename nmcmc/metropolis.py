@@ -14,7 +14,7 @@ import numpy as np
 from mc.kernels import metropolis
 from mc.kernels.independence import independence_steps
 from mc.kernels.local_field import kernel_arrays, typical_fields
-from mc.measure import kept_draws
+from mc.measure import kept_draws, of_spins
 from mc.simulate import Block, checked_state, replica_streams
 from nmcmc.proposals import ProposalBatch, ProposalStream
 from nmcmc.sampler import Proposal
@@ -27,6 +27,7 @@ class NeuralDriver:
 
     local: Metropolis sweeps after each neural step. seed: of all random numbers. spins_every: keep the spins of draws
     0, K, 2K, ... (0: none). The chain starts from a proposal.
+    posterior: `energy`, and those of `mc.measure.of_spins`.
     sample_stats: `log_q` and `log_weight` of the state that stays, `accepted` (1 or 0), `log_weight_proposed`.
     """
 
@@ -58,8 +59,9 @@ class NeuralDriver:
         """The next n_draws draws of every chain at every beta."""
         series = self._advance(n_draws)
         kept = kept_draws(self._draw, n_draws, self.spins_every)
-        spins = series.pop("spins")[:, kept - self._draw]
-        posterior = {name: series.pop(name) for name in ("energy", "magnetization")}
+        spins = series.pop("spins")
+        posterior = {"energy": series.pop("energy")} | of_spins(self._proposals[0].hamiltonian, spins)
+        spins = spins[:, kept - self._draw]
         self._draw += n_draws
         return Block(posterior, series, spins, kept)
 
@@ -97,7 +99,6 @@ class NeuralDriver:
                 one = ProposalBatch(*(values[:, step : step + 1] for values in vars(proposed).values()))
                 parts.append(self._independence(b, one) | self._local_sweeps(b))
             series = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-        series["magnetization"] = series["spins"].mean(axis=-1, dtype=np.float64)
         return series | {"log_weight_proposed": proposed.log_weight}
 
     def _independence(self, b: int, proposed: ProposalBatch) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from mc.engine import Engine
 from mc.hamiltonian import Hamiltonian
 from mc.kernels.batch import load_all, store_all, sweep_all, unpack, words
-from mc.measure import kept_draws, no_record, posterior_axes, probe, room
+from mc.measure import kept_draws, measured_posterior, no_record, posterior_axes, probe, room
 from mc.population import systematic_resampling
 from mc.simulate import (
     INITIAL_STREAMS,
@@ -96,9 +96,8 @@ class SequentialDriver:
         self._build, self._settings, self._seed, self._report = build, settings, seed, report
         shape = (self.n_chains, self.population)
         self.engine = Engine(hamiltonian, np.full(shape, self.betas[0]), seed, (REPLICA_STREAMS,), rule, kernel)
-        self.engine.set_spins(
-            initial_spins("random", hamiltonian.n_spins, replica_streams(seed, INITIAL_STREAMS, *shape))
-        )
+        starts = replica_streams(seed, INITIAL_STREAMS, *shape)
+        self.engine.set_spins(initial_spins("random", hamiltonian.n_spins, starts, n_up=hamiltonian.n_up))
         self._probe = probe(hamiltonian)
         self.posterior_axes, self.spin_axes = posterior_axes(hamiltonian), {}
         self.stat_names = ("accepted", "log_weight_proposed")
@@ -127,9 +126,7 @@ class SequentialDriver:
         stored = kept_draws(first, n_draws, self.spins_every)
         spins = unpack(self._kept[:, stored // max(self.spins_every, 1)], self.hamiltonian.n_spins)
         series = {name: values[:, first:last].copy() for name, values in self._series.items()}
-        posterior = {"energy": series["energy"], "magnetization": series["magnetization"]}
-        if self._probe.magnetic:
-            posterior["magnetization_k2"] = series["mode"]
+        posterior = measured_posterior(self.hamiltonian, series)
         return Block(posterior, {name: series[name] for name in self.stat_names}, spins, stored)
 
     def state(self) -> dict[str, np.ndarray]:

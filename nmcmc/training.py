@@ -60,7 +60,7 @@ class TrainSettings:
     validation_draws: int | None = None
     seed: int = 0
     states: int | None = None
-    any_order: float = 0.5
+    any_order: float = 0.25
 
 
 def sized(settings: TrainSettings, n_spins: int) -> TrainSettings:

@@ -19,8 +19,8 @@ from tests.printed import ROOT, blocks, commands, lines, require_accepted
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
-WORKED = ("tutorial.md", "analysis.md", "finite-size.md", "python.md", "chain-file.md", "add-a-model.md",
-          "add-a-prior.md", "add-a-network.md")  # fmt: skip
+WORKED = ("tutorial.md", "analysis.md", "finite-size.md", "alloys.md", "any-order.md", "python.md", "chain-file.md",
+          "add-a-model.md", "add-a-prior.md", "add-a-network.md")  # fmt: skip
 ALONE = ("add-a-kernel.md",)  # in a process of their own: a compilation cache must not hold what a page defines
 PATHS = re.compile(r"`((?:mc|nmcmc|cli|tests|examples|benchmarks|docs)/[\w./-]*)`")
 SETTING = re.compile(r"(?<![\w.])((?:prior|net|train|anneal|distill|spins|neural)\.[a-z_]+)=")

@@ -71,7 +71,7 @@ def exact(hamiltonian: Hamiltonian, beta: float, method: str | None = None) -> E
         if offers:
             return _first_that_does(offers, beta)
         # Nothing can do it: let the method that comes closest say why.
-        method = "transfer-matrix" if hamiltonian.is_pairwise else "enumeration"
+        method = "transfer-matrix" if hamiltonian.is_pairwise and hamiltonian.n_up is None else "enumeration"
         if not square_refusal(hamiltonian) and 1 not in hamiltonian.interactions:
             method = "pfaffian"
     if method == "kaufman":
@@ -130,7 +130,7 @@ def _offers(hamiltonian: Hamiltonian) -> list[_Offer]:
         n_clusters = sum(len(couplings) for _, couplings in hamiltonian.interactions.values())
         work = 2.0**n_spins + 2.0 ** max(n_spins - BLOCK_BITS, 0) * n_clusters
         offers.append(_Offer(SECONDS_PER_STATE * work, partial(enumerate_exact, hamiltonian)))
-    if n_spins > ALWAYS_ENUMERATE and hamiltonian.is_pairwise:
+    if n_spins > ALWAYS_ENUMERATE and hamiltonian.is_pairwise and hamiltonian.n_up is None:
         plan = best_plan(hamiltonian, MAX_WIDTH)
         seconds = estimated_seconds(hamiltonian, plan) if plan else math.inf
         if seconds <= MAX_SECONDS:
@@ -156,6 +156,8 @@ def _torus_coupling(hamiltonian: Hamiltonian) -> float | None:
     """J if the Hamiltonian is equal bonds on all nearest neighbours of a two-dimensional torus and nothing else."""
     lattice = hamiltonian.lattice
     if lattice is None or lattice.dimension != 2 or not all(lattice.periodic) or set(hamiltonian.interactions) != {2}:
+        return None
+    if hamiltonian.n_up is not None:
         return None
     sites, couplings = hamiltonian.bonds
     if len(sites) != 2 * lattice.n_sites or (couplings != couplings[0]).any():

@@ -40,7 +40,7 @@ def state_spins(index: np.ndarray, n_spins: int) -> np.ndarray:
 def energy_blocks(hamiltonian: Hamiltonian) -> Iterator[np.ndarray]:
     """Energies of all states in the order of their numbers, in blocks of (min(2^N, 2^16),) float64.
 
-    Raises ExactRefused beyond 24 spins.
+    Infinite where another number of spins is up than `n_up`. Raises ExactRefused beyond 24 spins.
     """
     n_spins = hamiltonian.n_spins
     if n_spins > MAX_SPINS:
@@ -59,6 +59,9 @@ def energy_blocks(hamiltonian: Hamiltonian) -> Iterator[np.ndarray]:
         signed = weight * (1.0 - 2.0 * (np.bitwise_count(high_mask & high) & 1))
         placed = np.bincount(low_mask, signed, minlength=1 << low_bits)
         _walsh_hadamard(placed)
+        if hamiltonian.n_up is not None:
+            up = np.bitwise_count(np.arange(len(placed))).astype(np.int64) + high.bit_count()
+            placed[up != hamiltonian.n_up] = np.inf
         yield placed
 
 
@@ -76,7 +79,10 @@ def _walsh_hadamard(values):
 
 
 def enumerate_states(hamiltonian: Hamiltonian) -> np.ndarray:
-    """Energies of all states, shape (2^N,) float64, entry x for the state number x. ExactRefused beyond N = 24."""
+    """Energies of all states, shape (2^N,) float64, entry x for the state number x; as in `energy_blocks`.
+
+    ExactRefused beyond N = 24.
+    """
     return np.concatenate(list(energy_blocks(hamiltonian)))
 
 
@@ -90,6 +96,9 @@ def enumerate_exact(hamiltonian: Hamiltonian, beta: float) -> ExactResult:
     tie = TIE * sum(float(np.abs(couplings).sum()) for _, couplings in hamiltonian.interactions.values())
     blocks = []
     for energies in energy_blocks(hamiltonian):
+        energies = energies[np.isfinite(energies)]
+        if not len(energies):
+            continue
         lowest = energies.min()
         excess = energies - lowest
         weights = np.exp(-beta * excess)
@@ -128,5 +137,6 @@ def boltzmann_distribution(hamiltonian: Hamiltonian, beta: float) -> np.ndarray:
             f"2^{MAX_SPINS_DISTRIBUTION} is the limit; use a smaller system"
         )
     energies = enumerate_states(hamiltonian)
-    weights = np.exp(-beta * (energies - energies.min()))
+    weights = np.where(np.isfinite(energies), 1.0, 0.0)
+    weights[weights > 0] = np.exp(-beta * (energies - energies.min())[weights > 0])
     return weights / weights.sum()

@@ -41,9 +41,14 @@ def transfer_exact(hamiltonian: Hamiltonian, beta: float, plan: Plan | None = No
 
     plan: from `best_plan(hamiltonian)`, if it is at hand.
     Raises ExactRefused when the frontier exceeds 26 spins (1.5 GiB), an hour would not be enough, or interactions
-    have more than two spins; ValueError for a negative or non-finite beta.
+    have more than two spins or the number of spins up is fixed; ValueError for a negative or non-finite beta.
     """
     beta = checked_beta(beta)
+    if hamiltonian.n_up is not None:
+        raise ExactRefused(
+            f"transfer matrix of {hamiltonian.name}: it sums over any number of spins up, and {hamiltonian.n_up} are "
+            "fixed; use enumeration (up to 24 spins)"
+        )
     if not hamiltonian.is_pairwise:
         raise ExactRefused(
             f"transfer matrix of {hamiltonian.name}: it takes pairs, not interactions of order "

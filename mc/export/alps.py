@@ -15,10 +15,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mc.analysis import WEIGHTED, smallest_mode_length
+from mc.analysis import WEIGHTED, kelvin, smallest_mode_length
 from mc.chain import Chain, open_chain
 from mc.export.csv_rows import entries
 from mc.export.snapshot import SCHEMA_OF_EXPORTS
+from mc.models.alloy import fixed_variables
 from mc.observables import summarize
 from mc.statistics import Estimate, estimate
 
@@ -26,8 +27,8 @@ from mc.statistics import Estimate, estimate
 def write_alps(source: str | os.PathLike, paths: Sequence[str | os.PathLike]) -> None:
     """Write a chain file as one ALPS result file a beta, in the order of the betas.
 
-    /parameters: those of the model by their names; MODEL, N (spins), BETA (1 / energy unit), T (energy unit, k_B = 1;
-    not at beta = 0), SWEEPS (draws of a chain), THERMALIZATION, SEED.
+    /parameters: those of the model by their names; MODEL, N (spins), BETA (1 / energy unit), T (kelvin for models in
+    eV, else in the energy unit; not at beta = 0), SWEEPS (draws of a chain), THERMALIZATION, SEED.
     /simulation/results/NAME: of every observable count (draws of all chains), mean/value, mean/error, and tau/value
     where there is one. tau is that of ALPS, 0 for independent draws: tau_int - 1/2. Names, errors and units are ours:
     `energy` is total, `magnetization` that of a spin.
@@ -46,14 +47,16 @@ def write_alps(source: str | os.PathLike, paths: Sequence[str | os.PathLike]) ->
     weighted = chain.mode in WEIGHTED
     log_weight = chain.sample_stats["log_weight"] if weighted else None
     posterior = {name: chain.posterior[name] for name in chain.posterior}
-    length = smallest_mode_length(chain.hamiltonian())
-    observables = summarize(posterior, chain.n_spins, chain.betas, log_weight, length)
+    hamiltonian = chain.hamiltonian()
+    length = smallest_mode_length(hamiltonian)
+    fixed = fixed_variables(hamiltonian)
+    observables = summarize(posterior, chain.n_spins, chain.betas, log_weight, length, fixed)
     for b, path in enumerate(paths):
         with h5py.File(path, "w") as out:
             out.attrs["schema"] = SCHEMA_OF_EXPORTS
             out.attrs["exported_from"] = Path(source).name
             group = out.create_group("parameters")
-            for name, value in _parameters(chain, b).items():
+            for name, value in _parameters(chain, b, hamiltonian.k_B).items():
                 group[name] = value
             results = out.create_group("simulation/results")
             count = chain.n_chains * chain.n_draws
@@ -72,7 +75,7 @@ def write_alps(source: str | os.PathLike, paths: Sequence[str | os.PathLike]) ->
                     _series(results[entry], own)
 
 
-def _parameters(chain: Chain, b: int) -> dict[str, Any]:
+def _parameters(chain: Chain, b: int, k_B: float) -> dict[str, Any]:
     """Numbers and texts that name the run."""
     beta = float(chain.betas[b])
     model = chain.config.get("parameters") or {}
@@ -80,7 +83,7 @@ def _parameters(chain: Chain, b: int) -> dict[str, Any]:
         name: value if isinstance(value, int | float | str) else json.dumps(value) for name, value in model.items()
     }
     found |= {"MODEL": str(chain.config.get("model", "")), "N": chain.n_spins, "BETA": beta}
-    found |= {"T": 1.0 / beta} if beta > 0 else {}
+    found |= {"T": float(kelvin(beta, k_B))} if beta > 0 else {}
     found |= {"SWEEPS": chain.n_draws, "SEED": chain.rng_seed}
     warmup = chain.config.get("warmup")
     return found | ({} if warmup is None else {"THERMALIZATION": warmup})

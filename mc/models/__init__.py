@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mc.hamiltonian import Hamiltonian
+from mc.models.alloy import alloy
 from mc.models.edwards_anderson import ea2d, ea3d
 from mc.models.from_file import from_file
 from mc.models.graphs import pspin, rrg, sk
@@ -18,6 +19,7 @@ from mc.models.ising import critical_beta, ising
 __all__ = [
     "MODELS",
     "Model",
+    "alloy",
     "build",
     "critical_beta",
     "ea2d",
@@ -35,13 +37,14 @@ class Model:
     """A model family: its name, its builder, the keys it takes (name -> kind) and one line about it.
 
     Kinds: "size" (integer >= 1), "seed" (integer >= 0), "order" (integer >= 2), "coupling" and "field" (a number or a
-    word), "text".
+    word), "number", "share" (a number from 0 to 1), "text". found: parameters that the builder puts beside the keys.
     """
 
     name: str
     builder: Callable[..., Hamiltonian]
     keys: Mapping[str, str]
     about: str
+    found: tuple[str, ...] = ()
 
 
 SIZES_2D = {"L": "size", "Lx": "size", "Ly": "size"}
@@ -93,6 +96,13 @@ MODELS = {
             {"path": "text", "shape": "text"},
             "couplings from an .npz file (arrays i, j, J, h)",
         ),
+        Model(
+            "alloy",
+            alloy,
+            {"cell": "text", "h": "number", "composition": "share", "path": "text"},
+            "binary alloy CuAu on a cell of primitive cells, cell=2x2x4 (path=: another cluster expansion)",
+            ("elements", "vectors"),
+        ),
     )
 }
 
@@ -101,7 +111,9 @@ def build(name: str, parameters: Mapping[str, Any]) -> Hamiltonian:
     """The Hamiltonian of model `name` with `parameters`; ValueError for an unknown name, key or a wrong value."""
     if name not in MODELS:
         raise ValueError(f"model {name}: not one of {', '.join(MODELS)}")
-    unknown = sorted(set(parameters) - set(MODELS[name].keys))
+    model = MODELS[name]
+    given = {key: value for key, value in parameters.items() if key not in model.found}
+    unknown = sorted(set(given) - set(model.keys))
     if unknown:
-        raise ValueError(f"model {name}: unknown key {unknown[0]}; it takes {', '.join(MODELS[name].keys)}")
-    return MODELS[name].builder(**parameters)
+        raise ValueError(f"model {name}: unknown key {unknown[0]}; it takes {', '.join(model.keys)}")
+    return model.builder(**given)

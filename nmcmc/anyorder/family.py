@@ -53,7 +53,8 @@ class Family(nn.Module):
         refusal = out_of_range(self.settings, hamiltonian, beta)
         if refusal:
             raise ValueError(refusal)
-        return with_network(hamiltonian, beta, self.settings, self.network)
+        device = next(self.network.parameters()).device
+        return with_network(hamiltonian, beta, self.settings, self.network).to(device)
 
     def states_within(self, numbers: int) -> int:
         return self.members[0].states_within(numbers)

@@ -29,6 +29,10 @@ class KnownFields:
         """(n,) float64 at one site of partial states (n, N)."""
         return _at(partial, site, *self._table)
 
+    def at_each(self, partial: np.ndarray, sites: np.ndarray) -> np.ndarray:
+        """(n,) float64 at a site of its own, `sites` (n,), of each partial state (n, N)."""
+        return _at_each(np.ascontiguousarray(partial, np.int8), np.asarray(sites, np.int64), *self._table)
+
 
 @njit(cache=True, nogil=True)
 def _along(spins, rank, start, coupling, others):
@@ -79,4 +83,12 @@ def _at(partial, site, start, coupling, others):
     fields = np.zeros(partial.shape[0])
     for state in range(partial.shape[0]):
         fields[state] = _field(partial[state], site, start, coupling, others)
+    return fields
+
+
+@njit(cache=True, nogil=True)
+def _at_each(partial, sites, start, coupling, others):
+    fields = np.zeros(partial.shape[0])
+    for state in range(partial.shape[0]):
+        fields[state] = _field(partial[state], sites[state], start, coupling, others)
     return fields

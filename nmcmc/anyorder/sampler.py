@@ -21,7 +21,7 @@ from nmcmc.anyorder.window import places_of
 from nmcmc.parts import Part, uniforms
 from nmcmc.tokens import Tokens
 
-ROWS_AT_ONCE = 2**13  # queries of a full pass: 8192 x 100 window tokens x 4 bytes is 3 MB an array
+QUERIES_AT_ONCE, TOKENS_AT_ONCE = 2**13, 2**20  # of a full pass; an array over all window tokens has 4 MB
 DRAWN_AT_ONCE = 512
 
 
@@ -75,8 +75,8 @@ class AnyOrderSampler(nn.Module):
     def draw_tokens(self, n: int, generator: torch.Generator | Sequence[Part]) -> tuple[Tensor, Tensor]:
         """n states in one batch: spins (n, N) float32 and log q of each spin in the order (n, N) float64."""
         nothing = np.zeros((n, self.tokens.n_spins), np.int8)
-        spins, log_q = self._fill(nothing, self.order, uniforms(n, self.tokens.n_spins, generator))
-        return spins.float(), log_q[:, torch.from_numpy(self.order.copy()).to(self.device)]
+        spins, log_q = self._fill(nothing, uniforms(n, self.tokens.n_spins, generator))
+        return spins.float().to(self.device), log_q[:, torch.from_numpy(self.order.copy()).to(self.device)]
 
     def log_prob(self, spins: np.ndarray) -> np.ndarray:
         """log q (n,) float64 of states (n, N) in the stored order."""
@@ -105,15 +105,9 @@ class AnyOrderSampler(nn.Module):
         spins, log_q = np.empty(partial.shape, np.int8), np.empty(len(partial))
         for start in range(0, len(partial), self.max_batch):
             rows = slice(start, min(start + self.max_batch, len(partial)))
-            part = partial[rows]
-            # The order of the unknown sites is that of the whole; rows with other sites unknown go by themselves.
-            patterns, which = np.unique(part == 0, axis=0, return_inverse=True)
-            uniform = torch.rand(*part.shape, generator=generator, dtype=torch.float64)
-            for number, unknown in enumerate(patterns):
-                of_it = np.flatnonzero(which.reshape(-1) == number)
-                order = self.order[unknown[self.order]]
-                drawn, log = self._fill(part[of_it], order, uniform[of_it])
-                spins[start + of_it], log_q[start + of_it] = drawn.cpu().numpy(), log.sum(1).cpu().numpy()
+            uniform = torch.rand(*partial[rows].shape, generator=generator, dtype=torch.float64)
+            drawn, log = self._fill(partial[rows], uniform)
+            spins[rows], log_q[rows] = drawn.numpy(), log.sum(1).cpu().numpy()
         return spins, log_q
 
     def log_marginal(self, partial: np.ndarray) -> np.ndarray:
@@ -160,34 +154,36 @@ class AnyOrderSampler(nn.Module):
     def odds_along(self, spins: Tensor, rank: np.ndarray | None = None) -> Tensor:
         """Log-odds (n, N), in site order, of spins given those before them; rank (n, N) or (N,): of other orders."""
         rank = np.broadcast_to(self.rank if rank is None else rank, spins.shape)
-        odds = self._prior(lambda states: self.fields.along(states, rank), spins)
-        if self.network is None:
-            return odds
+        odds = self.prior_along(spins, rank)
+        return odds if self.network is None else self.corrected_along(spins, rank, odds, self._conditions(len(spins)))
+
+    def corrected_along(self, spins: Tensor, rank: np.ndarray, odds: Tensor, conditions: Tensor | None) -> Tensor:
+        """Log-odds (n, N) with what the network adds to those of the prior (n, N), known already.
+
+        rank (n, N). conditions (n, C): where each state is in the ranges of temperature and field.
+        """
         if not self.network.one_pass:
             return self.network.odds_along(spins, torch.from_numpy(rank.copy()).to(self.device), odds)
-        ranks = torch.from_numpy(rank.astype(np.int64)).to(self.device)
+        ranks = torch.from_numpy(rank.astype(np.int32)).to(self.device)
         before = _padded(ranks, np.iinfo(np.int32).max)[:, self.neighbours] < ranks[:, :, None]
-        seen = _padded(spins)[:, self.neighbours] * before
-        return self._queries(seen, odds)
+        return self._queries(_padded(spins)[:, self.neighbours] * before, odds, conditions)
 
     def odds_given(self, partial: Tensor) -> Tensor:
         """Log-odds (n, N) of every spin given all other known ones of partial states (n, N)."""
-        odds = self._prior(self.fields.given, partial)
+        odds = self.prior_given(partial)
         if self.network is None:
             return odds
         if not self.network.one_pass:
             return self.network.odds(partial, odds)
-        return self._queries(_padded(partial)[:, self.neighbours], odds)
+        return self._queries(_padded(partial)[:, self.neighbours], odds, self._conditions(len(partial)))
 
     def odds_at(self, partial: Tensor, sites: np.ndarray) -> Tensor:
         """Log-odds (n,) of one spin each, at `sites` (n,), given all other known ones."""
         index = torch.from_numpy(np.asarray(sites, np.int64)).to(self.device)
-        states = partial.to(torch.int8).cpu().numpy()
+        odds = torch.zeros(len(partial), device=self.device)
         if self.local:
-            every = np.array([self.fields.at(states[i : i + 1], site)[0] for i, site in enumerate(sites)])
-            odds = torch.from_numpy(2.0 * self.beta * every).float().to(self.device)
-        else:
-            odds = torch.zeros(len(partial), device=self.device)
+            found = 2.0 * self.beta * self.fields.at_each(partial.to(torch.int8).cpu().numpy(), sites)
+            odds = torch.from_numpy(found).float().to(self.device)
         if self.network is None:
             return odds
         if not self.network.one_pass:
@@ -197,46 +193,67 @@ class AnyOrderSampler(nn.Module):
 
     def marginal_of(self, partial: np.ndarray | Tensor) -> Tensor:
         """The marginal head's ln of the unnormalised marginal of partial states (n, N), (n,) float64."""
-        spins = torch.as_tensor(np.asarray(partial) if isinstance(partial, np.ndarray) else partial).float()
-        spins = spins.to(self.device)
-        odds = self._prior(self.fields.given, spins)
+        spins = torch.as_tensor(partial).float().to(self.device)
+        return self.marginal_with(spins, self.prior_given(spins), self._conditions(len(spins)))
+
+    def marginal_with(self, spins: Tensor, odds: Tensor, conditions: Tensor | None) -> Tensor:
+        """The same where log-odds of the prior (n, N) are known already; conditions as of `corrected_along`."""
         if not self.network.one_pass:
             return self.network.log_marginal(spins, odds).double()
         n, n_spins = spins.shape
         seen = _padded(spins)[:, self.neighbours].flatten(0, 1)
-        rows = (odds.flatten(), self._sites(n), self._conditions(n * n_spins))
+        rows = (odds.flatten(), self._sites(n), _for_all_sites(conditions, n_spins))
         return self.network.log_marginal(seen, spins.flatten(), *rows).view(n, n_spins).double().sum(1)
 
+    def prior_along(self, spins: Tensor, rank: np.ndarray) -> Tensor:
+        """Log-odds (n, N) float32 of the prior of states (n, N), each given the spins of lower rank (n, N)."""
+        return self._prior(lambda states: self.fields.along(states, rank), spins)
+
+    def prior_given(self, partial: Tensor) -> Tensor:
+        """Log-odds (n, N) float32 of the prior given all other known spins of partial states (n, N)."""
+        return self._prior(self.fields.given, partial)
+
     def states_at_once(self) -> int:
-        """States of a full pass."""
-        return max(1, ROWS_AT_ONCE // self.tokens.n_spins)
+        """States of a full pass; as many as drawn at once for a network that sees one subset a pass."""
+        if self.network is not None and not self.network.one_pass:
+            return self.max_batch
+        queries = min(QUERIES_AT_ONCE, TOKENS_AT_ONCE // max(self.neighbours.shape[1], 1))
+        return max(1, queries // self.tokens.n_spins)
 
     # --- details --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _fill(self, partial: np.ndarray, order: np.ndarray, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw the sites of `order` in turn; spins (n, N) int8, log q of each drawn spin (n, N) float64, else 0."""
+    def _fill(self, partial: np.ndarray, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw the unknown sites of each row in the stored order: spins (n, N) int8, on the CPU, and their log q.
+
+        log q (n, N) float64, of each drawn spin, 0 where it was known.
+        """
         n, device = len(partial), self.device
         states = np.array(partial, np.int8, order="C")
+        unknown = states == 0
         # u < sigmoid(o) is logit(u) < o; a bound keeps u = 0 from deciding everything.
         threshold = torch.logit(uniform).clamp_min(-1e3).to(device)
         padded = _padded(torch.from_numpy(states.astype(np.float32)).to(device))
         log_q = torch.zeros(n, self.tokens.n_spins, dtype=torch.float64, device=device)
-        conditions = self._conditions(n)
-        for site in order.tolist():
-            odds = torch.zeros(n, device=device)
+        for site in self.order.tolist():
+            asked = np.flatnonzero(unknown[:, site])
+            k = len(asked)
+            if k == 0:
+                continue
+            rows, asked = (slice(None),) * 2 if k == n else (torch.from_numpy(asked).to(device), asked)
+            odds = torch.zeros(k, device=device)
             if self.local:
-                odds = torch.from_numpy(2.0 * self.beta * self.fields.at(states, site)).float().to(device)
+                odds = torch.from_numpy(2.0 * self.beta * self.fields.at(states[asked], site)).float().to(device)
             if self.network is not None and self.network.one_pass:
-                where = torch.full((n,), site, device=device) if self.network.place is not None else None
-                odds = self.network.odds(padded[:, self.neighbours[site]], odds, where, conditions)
+                where = torch.full((k,), site, device=device) if self.network.place is not None else None
+                odds = self.network.odds(padded[rows][:, self.neighbours[site]], odds, where, self._conditions(k))
             elif self.network is not None:
-                odds = self.network.odds_at(padded[:, :-1], odds, site)
+                odds = self.network.odds_at(padded[rows, :-1], odds, site)
             odds = odds.double()
-            up = threshold[:, site] < odds
-            log_q[:, site] = functional.logsigmoid(torch.where(up, odds, -odds))
-            padded[:, site] = 2.0 * up - 1.0
-            states[:, site] = (2 * up.to(torch.int8) - 1).cpu().numpy()
+            up = threshold[rows, site] < odds
+            log_q[rows, site] = functional.logsigmoid(torch.where(up, odds, -odds))
+            padded[rows, site] = 2.0 * up - 1.0
+            states[asked, site] = (2 * up.to(torch.int8) - 1).cpu().numpy()
         return torch.from_numpy(states), log_q
 
     def _prior(self, fields, spins: Tensor) -> Tensor:
@@ -246,11 +263,11 @@ class AnyOrderSampler(nn.Module):
         found = 2.0 * self.beta * fields(spins.detach().to(torch.int8).cpu().numpy())
         return torch.from_numpy(found).float().to(self.device)
 
-    def _queries(self, seen: Tensor, odds: Tensor) -> Tensor:
-        """Log-odds (n, N) of queries at all sites, windows (n, N, M)."""
+    def _queries(self, seen: Tensor, odds: Tensor, conditions: Tensor | None) -> Tensor:
+        """Log-odds (n, N) of queries at all sites, windows (n, N, M), conditions (n, C)."""
         n, n_spins = odds.shape
-        conditions = self._conditions(n * n_spins)
-        return self.network.odds(seen.flatten(0, 1), odds.flatten(), self._sites(n), conditions).view(n, n_spins)
+        rows = (self._sites(n), _for_all_sites(conditions, n_spins))
+        return self.network.odds(seen.flatten(0, 1), odds.flatten(), *rows).view(n, n_spins)
 
     def _sites(self, n: int) -> Tensor | None:
         if getattr(self.network, "place", None) is None:
@@ -263,6 +280,11 @@ class AnyOrderSampler(nn.Module):
     def _parts(self, states: np.ndarray) -> list[np.ndarray]:
         at_once = self.states_at_once()
         return [states[start : start + at_once] for start in range(0, len(states), at_once)]
+
+
+def _for_all_sites(conditions: Tensor | None, n_spins: int) -> Tensor | None:
+    """Conditions (n, C) of states as those of their sites, (n N, C)."""
+    return None if conditions is None else conditions.repeat_interleave(n_spins, 0)
 
 
 def _padded(values: Tensor, beyond: float = 0.0) -> Tensor:

@@ -19,24 +19,29 @@ from torch.nn import functional
 
 from nmcmc.anyorder.window import Window
 
+ATTENDED = 32  # tokens, the nearest of a window
 HIDDEN = -30.0  # added to the score of a mask
 LARGEST_ODDS = 20.0  # of the prior as an input
 LN2 = math.log(2.0)
 
 
 class WindowAttention(nn.Module):
-    """Heads that look at known tokens: keys are rotated by the displacement, values have a table of displacements."""
+    """Heads that look at the nearest known tokens.
+
+    Keys are rotated by the displacement, values have a table of displacements. Only the nearest `ATTENDED` tokens are
+    looked at: the embedding has seen all of the window, and more cost a CPU more than they gain.
+    """
 
     def __init__(self, window: Window, width: int, heads: int):
         super().__init__()
         if width % (2 * heads):
             raise ValueError(f"net.width={width}: a multiple of twice net.heads={heads} is needed, for rotary planes")
-        self.heads, head = heads, width // heads
+        self.heads, head, self.seen = heads, width // heads, min(window.size, ATTENDED)
         self.norm, self.query, self.project = nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)
         self.key = nn.Parameter(torch.empty(2, heads, head))  # of any known token, and what its sign adds
-        self.bias = nn.Parameter(torch.zeros(heads, window.size))
-        self.value = nn.Parameter(torch.empty(2, heads, window.size, head))
-        angles = slot_angles(window, head // 2)
+        self.bias = nn.Parameter(torch.zeros(heads, self.seen))
+        self.value = nn.Parameter(torch.empty(2, heads, self.seen, head))
+        angles = slot_angles(window, head // 2)[: self.seen]
         self.register_buffer("turns", torch.stack([angles.cos(), angles.sin()]), persistent=False)
 
     def keys(self) -> Tensor:
@@ -46,6 +51,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, spins: Tensor, known: Tensor) -> Tensor:
         """x (rows, width), spins (rows, M) of +-1 and 0, known (rows, M) of 1 and 0 -> (rows, width)."""
+        spins, known = spins[:, : self.seen], known[:, : self.seen]
         q = self.query(self.norm(x)).view(len(x), self.heads, -1).transpose(0, 1)
         of_known, of_sign = self.keys()
         scale = 1.0 / math.sqrt(q.shape[-1])
@@ -143,7 +149,8 @@ class SiteNetwork(nn.Module):
         """
         known = spins.abs()
         if self.odd:
-            frame = spins.gather(1, known.argmax(1, keepdim=True))[:, 0]
+            # 0 where nothing is known, as where there is nothing to look at
+            frame = spins.gather(1, known.argmax(1, keepdim=True))[:, 0] if spins.shape[1] else torch.zeros_like(odds)
             if own is not None:
                 frame = torch.where(own != 0, own, frame)
         else:

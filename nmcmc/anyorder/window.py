@@ -51,8 +51,9 @@ class Window:
         made = "x".join(map(str, self.shape))
         asked = "x".join(map(str, places.shape))
         if len(places.shape) != len(self.shape) or places.periodic != self.periodic or not all(places.periodic):
+            kind = "" if all(places.periodic) else "open "
             return (
-                f"a network of a periodic {made} lattice grows to periodic lattices of as many axes, not to {asked}"
+                f"a network of {made} grows from periodic to periodic lattices of as many axes, not to {kind}{asked}"
             )
         if turns and any(large % small for large, small in zip(places.shape, self.shape, strict=True)):
             return (

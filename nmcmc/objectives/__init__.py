@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nmcmc.objectives.any_order import AnyOrderLikelihood
 from nmcmc.objectives.likelihood import Likelihood, SoftLikelihood
+from nmcmc.objectives.marginal_kl import MarginalKL
 from nmcmc.objectives.refined import Refined, RefinedGradient
 from nmcmc.objectives.reverse_kl import ReverseKL, RewardToGo
 from nmcmc.objectives.self_distillation import SelfDistillation
@@ -17,12 +18,17 @@ OBJECTIVES = {
     "refined": Refined,
     "modified-gradient": RefinedGradient,
     "any-order": AnyOrderLikelihood,
+    "marginal-kl": MarginalKL,
 }
 
+ANY_ORDER = ("any-order", "marginal-kl")  # for samplers that condition on any known spins, and for no others
+
 __all__ = [
+    "ANY_ORDER",
     "OBJECTIVES",
     "AnyOrderLikelihood",
     "Likelihood",
+    "MarginalKL",
     "Refined",
     "RefinedGradient",
     "ReverseKL",

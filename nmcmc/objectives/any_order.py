@@ -8,6 +8,7 @@ gradient keeps its mean and loses noise. The marginal head is fitted to the sums
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +47,7 @@ class AnyOrderLikelihood:
 
     period = 1
 
-    def __init__(self, members: list[AnyOrderSampler], states: list[np.ndarray], share: float = 0.5):
+    def __init__(self, members: list[AnyOrderSampler], states: list[np.ndarray], share: float = 0.25):
         if len(states) != len(members) or not all(len(some) for some in states):
             raise ValueError("any-order likelihood: states of every temperature are needed")
         if not 0.0 <= share <= 1.0:
@@ -71,25 +72,44 @@ class AnyOrderLikelihood:
         return OrderedBatch(spins, None, None, labels, rank, member, cut)
 
     def loss(self, part: OrderedBatch) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64, device=self.sampler.device)
-        for m in np.unique(part.member):
-            where = torch.from_numpy(np.flatnonzero(part.member == m))
-            of_it = where.numpy()
-            total = total + self.loss_of(
-                self.members[m], part.spins[where], part.labels[where], part.rank[of_it], part.cut[of_it]
-            )
-        return total
+        if not self.sampler.network.one_pass:  # of one target only
+            return self.loss_of_subsets(self.sampler, part.spins, part.labels, part.rank, part.cut)
+        odds = self._of_members(part.member, lambda one, rows: one.prior_along(part.spins[rows], part.rank[rows]))
+        conditions = self._conditions(part.member)
+        odds = self.sampler.corrected_along(part.spins, part.rank, odds, conditions)
+        loss = (functional.softplus(odds) - part.labels * odds).sum(dtype=torch.float64)
+        log_q = functional.logsigmoid(odds.detach().double() * part.spins)
+        return loss + self.marginal_loss(part, log_q)
 
-    def loss_of(
-        self, sampler: AnyOrderSampler, spins: Tensor, labels: Tensor, rank: np.ndarray, cut: np.ndarray
-    ) -> Tensor:
-        """Of states (n, N) of one target, with soft labels p(+1) (n, N)."""
-        if not sampler.network.one_pass:
-            return self.loss_of_subsets(sampler, spins, labels, rank, cut)
-        odds = sampler.odds_along(spins, rank)
-        loss = (functional.softplus(odds) - labels * odds).sum(dtype=torch.float64)
-        log_q = functional.logsigmoid(odds.detach().double() * spins)
-        return loss + marginal_loss(sampler, spins, log_q, rank, cut)
+    def marginal_loss(self, part: OrderedBatch, log_q: Tensor) -> Tensor:
+        """Error of the marginal head on the first `cut` spins of some states; wanted are sums of log q (n, N)."""
+        shown = np.arange(0, len(part.cut), MARGINAL_EVERY)
+        member, (own, which) = part.member[shown], np.unique(part.member[shown], return_inverse=True)
+        known = torch.from_numpy(part.rank[shown] < part.cut[shown, None]).to(part.spins.device)
+        where = torch.from_numpy(shown).to(part.spins.device)
+        wanted = (log_q[where] * known).sum(1)
+        partial = part.spins[where] * known
+        spins = torch.cat([partial, torch.zeros_like(partial[: len(own)])])  # and of each member nothing known
+        member = np.concatenate([member, own])
+        odds = self._of_members(member, lambda one, rows: one.prior_given(spins[rows]))
+        found = self.sampler.marginal_with(spins, odds, self._conditions(member))
+        nothing = found[len(shown) :][torch.from_numpy(which).to(found.device)]
+        error = found[: len(shown)] - nothing - wanted
+        return MARGINAL_WEIGHT * functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="sum")
+
+    def _of_members(self, member: np.ndarray, of: Callable[[AnyOrderSampler, np.ndarray], Tensor]) -> Tensor:
+        """(n, N) float32 from what each member says of its rows."""
+        found = torch.empty(len(member), self.sampler.tokens.n_spins, device=self.sampler.device)
+        for m in np.unique(member):
+            rows = np.flatnonzero(member == m)
+            found[torch.from_numpy(rows).to(found.device)] = of(self.members[m], rows)
+        return found
+
+    def _conditions(self, member: np.ndarray) -> Tensor | None:
+        """(n, C) of states of these members."""
+        if self.sampler.condition is None:
+            return None
+        return torch.stack([one.condition for one in self.members])[torch.from_numpy(member).to(self.sampler.device)]
 
     def loss_of_subsets(
         self, sampler: AnyOrderSampler, spins: Tensor, labels: Tensor, rank: np.ndarray, cut: np.ndarray
@@ -112,20 +132,6 @@ class AnyOrderLikelihood:
         return loss + MARGINAL_WEIGHT * n_spins * functional.smooth_l1_loss(
             error, torch.zeros_like(error), reduction="sum"
         )
-
-
-def marginal_loss(
-    sampler: AnyOrderSampler, spins: Tensor, log_q: Tensor, rank: np.ndarray, cut: np.ndarray
-) -> Tensor:
-    """Error of the marginal head on the first `cut` spins of each order, against the sum of their log q (n, N)."""
-    shown = np.arange(0, len(cut), MARGINAL_EVERY)
-    known = torch.from_numpy(rank[shown] < cut[shown, None]).to(spins.device)
-    where = torch.from_numpy(shown).to(spins.device)
-    wanted = (log_q[where] * known).sum(1)
-    nothing = torch.zeros(1, spins.shape[1], device=spins.device)
-    found = sampler.marginal_of(torch.cat([spins[where] * known, nothing]))
-    error = found[:-1] - found[-1:] - wanted
-    return MARGINAL_WEIGHT * functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="sum")
 
 
 def soft_labels(sampler: AnyOrderSampler, states: np.ndarray) -> np.ndarray:
