@@ -111,14 +111,14 @@ def rows() -> list[Row]:
     between = tuple((float(beta), None) for beta in np.linspace(0.2, 0.6, 17).round(10)) + ((0.44068679350977, None),)
     for prior in ("local", "none"):
         net = replace(PLAIN, prior=prior, window=5)
-        found.append(Row("ising-16 beta 0.2 to 0.6", ising(16), net, ladder, between, 300.0, 1024))
+        found.append(Row("ising-16 beta 0.2 to 0.6", ising(16), net, ladder, between, 240.0, 1024))
     hot = tuple(1.0 / (KELVIN * T) for T in TEMPERATURES)
     everywhere = tuple((beta, h) for h in (-0.01, 0.0, 0.01) for beta in hot)
     at_zero = tuple((beta, 0.0) for beta in hot)
     found += [
         Row("CuAu-2x2x4", alloy("2x2x4"), PLAIN, hot, everywhere, 200.0, 8192, (-0.01, 0.0, 0.01), states=108_000),
         Row("CuAu-4x4x4", alloy("4x4x4"), PLAIN, hot, at_zero, 400.0, 4096, (0.0,), states=72_000),
-        Row("CuAu-4x4x8", alloy("4x4x8"), PLAIN, hot, at_zero, 400.0, 2048, (0.0,), states=72_000),
+        Row("CuAu-4x4x8", alloy("4x4x8"), PLAIN, hot, at_zero, 300.0, 2048, (0.0,), states=72_000),
         Row("CuAu-4x4x8 grown", alloy("4x4x8"), PLAIN, hot, at_zero, 0.0, 2048, (0.0,), grows="CuAu-4x4x4"),
         Row("CuAu-4x4x4 grown", alloy("4x4x4"), PLAIN, hot, at_zero, 0.0, 2048, (0.0,), grows="CuAu-2x2x4"),
     ]

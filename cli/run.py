@@ -309,5 +309,5 @@ def ending(work: Run, writer: ChainWriter, stop: Stopper, complete: bool) -> str
         return f"result: {out}; look at it with: nmcmc analyze {out}"
     from cli.neural_run import destination
 
-    paths = " ".join(shlex.quote(str(destination(work, beta))) for beta in work.target.betas)
+    paths = " ".join(dict.fromkeys(shlex.quote(str(destination(work, beta))) for beta in work.target.betas))
     return f"result: {paths} (history in {out}); sample with: nmcmc run --mode nmcmc MODEL ... --checkpoint FILE"

@@ -19,6 +19,7 @@ from cli.options import Options
 from cli.output import Screen, counted
 from cli.sample_result import FORMAT, Draws, ending, is_result, judged, plain, table, write
 from mc import models
+from mc.analysis import kelvin
 from mc.chain_lock import ChainError, WriterLock, writable_target
 from nmcmc.anyorder.recipe import NETS
 from nmcmc.anyorder.sampler import AnyOrderSampler
@@ -26,8 +27,8 @@ from nmcmc.checkpoint import Checkpoint, CheckpointError, load_checkpoint, retar
 from nmcmc.proposals import BATCH
 from nmcmc.sampler import Proposal
 
-GIVEN, TEMPERATURE, SIZES = "given", ("beta", "T"), ("L", "Lx", "Ly", "Lz")
-KINDS = {"h": "field"} | dict.fromkeys(SIZES, "size")
+GIVEN, TEMPERATURE, SIZES = "given", ("beta", "T"), ("L", "Lx", "Ly", "Lz", "cell")
+KINDS = {"h": "field"} | dict.fromkeys(SIZES[:-1], "size") | {"cell": "text"}
 KEYS = (GIVEN, *TEMPERATURE, *KINDS)
 STREAM = 0x73616D70  # keeps the random numbers apart from other uses of --rng-seed
 MOST_NUMBERS = 2**33  # spins of a result, which lie in memory
@@ -136,13 +137,16 @@ def checkpoint_at(path: Path, given: dict[str, str]) -> Checkpoint:
             raise UserError(str(error)) from None
     key = next((key for key in TEMPERATURE if key in given), None)
     if key is not None:
-        betas = values.betas(key, given[key])
+        betas = values.betas(key, given[key], hamiltonian.k_B)
         if len(betas) > 1:
             raise UserError(f"{key}={given[key]}: nmcmc sample draws at one temperature; give one number")
         beta = betas[0]
     elif checkpoint.net.betas is not None:
         low, high = checkpoint.net.betas
-        raise UserError(f"{path} serves beta={low:.10g} to {high:.10g}; say where to draw with beta= or T=")
+        span = f"beta={low:.10g} to {high:.10g}"
+        if hamiltonian.k_B != 1.0:
+            span += f" (T={kelvin(high, hamiltonian.k_B):.6g} to {kelvin(low, hamiltonian.k_B):.6g} K)"
+        raise UserError(f"{path} serves {span}; say where to draw with beta= or T=")
     try:
         return retargeted(path, checkpoint, hamiltonian, beta)
     except CheckpointError as error:

@@ -141,7 +141,7 @@ if out:
         ax.axvline(ORDERING, color="0.6", ls=":", label="ordering, experiment")
         ax.set(ylabel=label)
     axes[0, 0].axhline(LOWEST, color="0.6", lw=0.8, label="$L1_0$")
-    axes[0, 0].legend(loc="lower right", bbox_to_anchor=(1.0, 0.05))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     for ax in axes[1]:
         ax.set(xlabel="T (K)")
     figure.savefig(out, dpi=200)

@@ -154,6 +154,10 @@ def resolved(hamiltonian: Hamiltonian, settings: NetSettings) -> NetSettings:
 
     The prior is the strongest that applies.
     """
+    if hamiltonian.n_up is not None:
+        raise ValueError(
+            "neural samplers draw every composition; leave composition= out, or use --mode metropolis or pt"
+        )
     if settings.net in anyorder.NETS:
         return anyorder.resolved(hamiltonian, settings)
     of_patches = settings.head == "softmax"

@@ -28,10 +28,6 @@ DEFAULTS = {"anyorder": {"layers": 2, "heads": 0}, "mlp": {"width": 512, "layers
 def resolved(hamiltonian: Hamiltonian, settings: NetSettings) -> NetSettings:
     """The same settings spelled out; ValueError, one line, for those that do not fit."""
     prior = settings.prior or "local"
-    if hamiltonian.n_up is not None:
-        raise ValueError(
-            "net=anyorder draws compositions freely; leave composition= out, or use --mode metropolis or pt"
-        )
     if prior not in PRIORS:
         raise ValueError(
             f"prior={prior}: net={settings.net} takes prior={' or prior='.join(PRIORS)}, of any known spins"
