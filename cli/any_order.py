@@ -22,6 +22,7 @@ from nmcmc.recipe import FITTED_STATES, NetSettings
 from nmcmc.training import TrainSettings
 
 STEPS, BATCH, RATE = 1500, 64, 2e-3
+FEWEST_VALUES = 3  # of a temperature or field that a network is to serve in between
 FEWEST_OF_A_MEMBER = 2000  # states of each temperature of a shared network
 ONLY_FOR_THEM = ("net.order", "net.shared", "net.fields", "train.any")
 
@@ -53,6 +54,10 @@ def with_defaults(
             net["fields"] = (min(given["net.fields"]), max(given["net.fields"]))
             for h in given["net.fields"]:
                 field_refused(target.hamiltonian, h)
+            own, (low, high) = target.hamiltonian.parameters.get("h", 0.0), net["fields"]
+            if isinstance(own, str) or not low <= own <= high:
+                raise UserError(f"net.fields: the run itself is at h={own}, which is not in {low:.6g} to {high:.6g}; "
+                                "give a number h= in between, or other fields")  # fmt: skip
     elif "net.fields" in given:
         raise UserError("net.fields= goes with net.shared=yes, one network for all temperatures and fields")
     train = {"steps": STEPS, "batch": BATCH, "learning_rate": RATE} | train | {"objective": objective}
@@ -71,6 +76,16 @@ def family(target: Target, net: NetSettings, fields: tuple[float, ...] | None, s
     """The samplers at all temperatures of a run, and at all fields a network is to serve, with one network."""
     targets = list(itertools.product(target.betas, fields or (None,)))
     return Family(target.hamiltonian, targets, net, seed)
+
+
+def sparse(target: Target, fields: tuple[float, ...] | None) -> list[str]:
+    """A line for each input of a shared network that has too few values to be learned between them."""
+    given = {"temperatures": target.betas} | ({"fields": fields} if fields else {})
+    return [
+        f"{len(values)} {name} are too few to learn those between; give {FEWEST_VALUES} or more"
+        for name, values in given.items()
+        if len(values) < FEWEST_VALUES
+    ]
 
 
 def objective_of(

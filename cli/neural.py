@@ -24,6 +24,7 @@ from mc.chain import ChainError
 from mc.chain_lock import WriterLock, writable_target
 from mc.equilibrium import equilibrium_states
 from mc.kernels.independence import independence_steps
+from nmcmc.anyorder.sampler import AnyOrderSampler
 from nmcmc.checkpoint import Checkpoint, CheckpointError, load_checkpoint, require_target, save_checkpoint
 from nmcmc.collapse import FEWEST, states_to_watch, watch
 from nmcmc.distributed import current_team
@@ -33,7 +34,7 @@ from nmcmc.objectives import ANY_ORDER, OBJECTIVES, SelfDistillation
 from nmcmc.objectives.base import Objective
 from nmcmc.recipe import FITTED_STATES, NetSettings, as_plain, build_sampler
 from nmcmc.sampler import AutoregressiveSampler
-from nmcmc.training import Training, TrainSettings, train
+from nmcmc.training import Training, TrainSettings, sized, train, validate, validation_seed_of
 
 # Settings of the network by the time they came, the latest first: what digests of older files are without.
 CAME_LATER = ((), ("mask", "position", "backend", "precision"),
@@ -115,6 +116,8 @@ def train_sampler(
         seed = checkpoint.recipe["seed"] if checkpoint else plan.train.seed
         settings = replace(plan.train, seed=seed)
         if plan.shared:
+            for line in any_order.sparse(target, plan.fields):
+                screen.warn(line)
             sampler = any_order.family(target, plan.net, plan.fields, seed).to(plan.device)
         else:
             sampler = build_sampler(target.hamiltonian, beta, plan.net, seed, environment).to(plan.device)
@@ -241,6 +244,12 @@ def best_ess(training: Training) -> float:
     """ESS on the validation draw of the weights that are kept."""
     scores = np.array(training.history["free_energy"])
     return training.history["ess"][int(np.nanargmin(scores)) if np.isfinite(scores).any() else -1]
+
+
+def fresh_ess(sampler: AnyOrderSampler, seed: int) -> float:
+    """ESS of one temperature of a shared network, whose training knows the lowest of all only."""
+    n = sized(TrainSettings(), sampler.tokens.n_spins).validation_draws
+    return validate(sampler, n, validation_seed_of(seed))[1]
 
 
 def make_objective(

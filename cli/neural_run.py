@@ -90,7 +90,10 @@ def prepare(work: Run, writer: ChainWriter, stop: Stopper):
     work.extra["rescore_error"] = [checked_rescore_error(sampler, rescored) for sampler in samplers]
     if work.mode in LEARNING:
         work.extra |= neural.say_collapse(samplers, work.options.rng_seed, work.screen, stop)
-        work.extra["ess"] = [neural.best_ess(training) for training in trainings] * (len(samplers) // len(trainings))
+        work.extra["ess"] = (
+            [neural.fresh_ess(sampler, work.options.rng_seed) for sampler in samplers] if work.plan.shared
+            else [neural.best_ess(training) for training in trainings]
+        )  # fmt: skip
         return None
     digests = [
         "".join(neural.proposal_digest(sampler, work.plan.net, without) for sampler in samplers).encode()

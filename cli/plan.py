@@ -209,6 +209,8 @@ def distill_settings(work: Run, given: dict[str, Any]) -> DistillSettings:
     """Those of the mode; UserError for none that refines."""
     if given.get("train.sweeps") == 0:
         raise UserError("train.sweeps=0: mode distill learns from refined states; give at least 1")
+    if given.get("net") in any_order.NETS:
+        raise UserError(f"mode distill: net={given['net']} learns from states of any order; use --mode train or nis")
     states = given.get("train.states", DistillSettings.states)
     rounds, source = work.settings["distill.rounds"], work.settings["distill.from"]
     return DistillSettings(rounds, states, source, given.get("train.sweeps"))

@@ -31,7 +31,8 @@ GIVEN, TEMPERATURE, SIZES = "given", ("beta", "T"), ("L", "Lx", "Ly", "Lz", "cel
 KINDS = {"h": "field"} | dict.fromkeys(SIZES[:-1], "size") | {"cell": "text"}
 KEYS = (GIVEN, *TEMPERATURE, *KINDS)
 STREAM = 0x73616D70  # keeps the random numbers apart from other uses of --rng-seed
-MOST_NUMBERS = 2**33  # spins of a result, which lie in memory
+MOST_BYTES = 2**34  # of a result, which lies in memory
+BYTES_A_SPIN, BYTES_A_DRAW = 2, 48  # spins and a copy of them, log q, energies and weights of a draw
 
 
 def sample(
@@ -77,7 +78,8 @@ def sample(
     for line in [*table(rows), f"seconds (wall): {time.monotonic() - began:.1f}", ending(out, drawn)]:
         screen.say(line)
     if options.json:
-        found = {"command": "sample", "out": str(out), "model": checkpoint.hamiltonian.name, "beta": checkpoint.beta,
+        at = {"beta": checkpoint.beta} | ({} if (T := temperature(checkpoint)) is None else {"T": T})
+        found = {"command": "sample", "out": str(out), "model": checkpoint.hamiltonian.name, **at,
                  "draws": options.draws, "results": [plain(row) for row in rows]}  # fmt: skip
         print(json.dumps(found), flush=True)
 
@@ -154,20 +156,22 @@ def checkpoint_at(path: Path, given: dict[str, str]) -> Checkpoint:
 
 
 def require_room(partial: np.ndarray, draws: int) -> None:
-    """UserError for more numbers than a result may have."""
+    """UserError for a result of more bytes than there may be."""
     n_rows, n_spins = partial.shape
-    if n_rows * draws * n_spins > MOST_NUMBERS:
-        most = MOST_NUMBERS // (n_rows * n_spins)
+    a_draw = n_rows * (n_spins * BYTES_A_SPIN + BYTES_A_DRAW)
+    if draws * a_draw > MOST_BYTES:
+        most = MOST_BYTES // a_draw
         remedy = f"take --draws {most} at most" if most else "give fewer rows"
         raise UserError(f"--draws {draws}: {counted(n_rows, 'row')} of {n_spins} spins make a result of "
-                        f"{n_rows * draws * n_spins:.3g} spins, which lies in memory; {remedy}")  # fmt: skip
+                        f"{draws * a_draw / 2**30:.3g} GiB, which lies in memory; {remedy}")  # fmt: skip
 
 
 def about(path: Path, checkpoint: Checkpoint, partial: np.ndarray, given: bool) -> list[str]:
     """What draws, and what is known: a line each."""
     hamiltonian = checkpoint.hamiltonian
-    lines = [f"sampler: {path}, {hamiltonian.name} of {hamiltonian.n_spins} spins at beta={checkpoint.beta:.10g}, "
-             f"net={checkpoint.net.net}"]  # fmt: skip
+    T = temperature(checkpoint)
+    at = f"beta={checkpoint.beta:.10g}" + ("" if T is None else f" ({T:.6g} K)")
+    lines = [f"sampler: {path}, {hamiltonian.name} of {hamiltonian.n_spins} spins at {at}, net={checkpoint.net.net}"]
     if not checkpoint.training.finished:
         lines.append(f"note: its training is not finished ({checkpoint.training.step} steps); weights stay right, "
                      "errors are larger")  # fmt: skip
@@ -176,6 +180,12 @@ def about(path: Path, checkpoint: Checkpoint, partial: np.ndarray, given: bool) 
         span = f"{known.min()}" if known.min() == known.max() else f"{known.min()} to {known.max()}"
         lines.append(f"given: {counted(len(partial), 'row')}, {span} of {hamiltonian.n_spins} spins known")
     return lines
+
+
+def temperature(checkpoint: Checkpoint) -> float | None:
+    """T in kelvin of a model in eV, None for others and where it is infinite."""
+    k_B = checkpoint.hamiltonian.k_B
+    return None if k_B == 1.0 or checkpoint.beta == 0.0 else float(kelvin(checkpoint.beta, k_B))
 
 
 def draw(sampler: Proposal, partial: np.ndarray, draws: int, seed: int, screen: Screen, whole: bool = False) -> Draws:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from mc.analysis import kelvin
 from mc.hamiltonian import Hamiltonian
 from mc.lattice import Lattice
 from nmcmc.anyorder.family import out_of_range, with_field
@@ -122,10 +123,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 def require_target(path: str | Path, checkpoint: Checkpoint, hamiltonian: Hamiltonian, beta: float) -> None:
     """CheckpointError unless the checkpoint was trained for this Hamiltonian at this beta, or a range with it."""
-    trained = checkpoint.hamiltonian
-    if checkpoint.net.fields is not None and "h" in hamiltonian.parameters:
-        trained = with_field(trained, hamiltonian.parameters["h"])
-    mine, theirs = hamiltonian.fingerprint[:12], trained.fingerprint[:12]
+    trained, asked = checkpoint.hamiltonian, hamiltonian
+    if checkpoint.net.fields is not None and hamiltonian.name == trained.name:
+        # Not the other way round: a file that the trained one came from may be elsewhere now.
+        asked = with_field(hamiltonian, trained.parameters.get("h", 0.0))
+    mine, theirs = asked.fingerprint[:12], trained.fingerprint[:12]
     if mine != theirs:
         raise CheckpointError(f"checkpoint {path} is for another Hamiltonian ({theirs}..., the model is {mine}...)")
     require_beta(path, checkpoint, hamiltonian, beta)
@@ -134,7 +136,13 @@ def require_target(path: str | Path, checkpoint: Checkpoint, hamiltonian: Hamilt
 def require_beta(path: str | Path, checkpoint: Checkpoint, hamiltonian: Hamiltonian, beta: float) -> None:
     """CheckpointError unless the checkpoint serves this beta, and the field of the Hamiltonian."""
     if checkpoint.net.betas is None and abs(checkpoint.beta - beta) > 1e-12 * max(1.0, abs(beta)):
-        raise CheckpointError(f"checkpoint {path} is for beta={checkpoint.beta:.10g}, not beta={beta:.10g}")
+        theirs, mine = f"beta={checkpoint.beta:.10g}", f"beta={beta:.10g}"
+        if hamiltonian.k_B != 1.0 and min(beta, checkpoint.beta) > 0.0:
+            theirs, mine = (
+                f"{words} ({kelvin(b, hamiltonian.k_B):.6g} K)"
+                for words, b in ((theirs, checkpoint.beta), (mine, beta))
+            )
+        raise CheckpointError(f"checkpoint {path} is for {theirs}, not {mine}")
     refusal = out_of_range(checkpoint.net, hamiltonian, beta)
     if refusal:
         raise CheckpointError(f"checkpoint {path}: {refusal}")

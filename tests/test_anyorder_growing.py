@@ -209,6 +209,26 @@ def test_a_member_is_the_sampler_of_its_target_with_these_weights():
     assert (alone.log_prob(states) == made.members[3].log_prob(states)).all()
 
 
+@pytest.mark.parametrize(("fields", "h"), [((0.0, 0.3), 0.0), ((0.0, 0.3), 0.15), ((-0.1, 0.0), 0.0)])
+def test_a_network_of_several_fields_is_the_same_at_each_of_them(fields, h):
+    plain = mc.models.ising(L=3)
+    made = Family(plain, [(0.5, field) for field in fields], NETS["no attention"])
+    stirred(made.network)
+    alone = build(with_field(plain, h), 0.5, made.settings)
+    alone.network.load_state_dict(made.network.state_dict())
+    states = all_states(9)
+    assert (alone.log_prob(states) == made.at(0.5, h).log_prob(states)).all()
+    assert np.abs(alone.log_prob(states) - alone.log_prob(-states)).max() > 0.01  # free to follow the field
+
+
+def test_a_network_without_a_field_keeps_the_symmetry():
+    for fields in (None, 0.0):
+        made = Family(mc.models.ising(L=3), [(0.2, fields), (0.6, fields)], NETS["no attention"])
+        stirred(made.network)
+        states = all_states(9)
+        assert (made.at(0.4).log_prob(states) == made.at(0.4).log_prob(-states)).all()
+
+
 def test_targets_out_of_range_are_refused():
     made = family()
     for target, said in (((0.61, 0.0), "beta=0.61 is outside 0.2 to 0.6"), ((0.19, 0.0), "beta=0.19"),

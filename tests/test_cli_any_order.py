@@ -53,7 +53,7 @@ def test_a_network_is_trained_kept_and_used(nmcmc, mode, model):
 
 def test_one_network_for_a_range_of_temperatures_and_fields(nmcmc):
     words = ("run", "--mode", "nis", "ising", "L=4", "beta=0.2,0.3,0.4", "net=anyorder", "net.shared=yes",
-             "net.fields=-0.1,0.1", *SMALL, "--json")  # fmt: skip
+             "net.fields=-0.1,0,0.1", *SMALL, "--json")  # fmt: skip
     run = nmcmc(*words)
     assert len(run.json["results"]) == 3
     assert min(run.json["diagnostics"]["ess"]) > 0.8
@@ -152,6 +152,7 @@ def test_an_interrupted_training_goes_on_exactly(nmcmc, monkeypatch):
         (("net=mlp", "net.shared=yes"), "net=mlp is made for one temperature"),
         (("net=anyorder", "net.fields=0,1"), "net.fields= goes with net.shared=yes"),
         (("net=anyorder", "net.shared=yes", "net.fields=1,0,1"), "a field is given twice"),
+        (("net=anyorder", "net.shared=yes", "net.fields=0.1,1"), "the run itself is at h=0.0"),
         (("net=anyorder", "train.any=1.5"), "a number from 0 to 1"),
         (("net=anyorder", "net.shared=yes", "train.data=x.h5"), "makes its own states"),
         (("net=anyorder", "train.data=self"), "train.data=self"),

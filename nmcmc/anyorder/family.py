@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mc import models
+from mc.analysis import kelvin
 from mc.hamiltonian import Hamiltonian
 from nmcmc.anyorder.recipe import build, with_network
 from nmcmc.anyorder.sampler import AnyOrderSampler
@@ -94,9 +95,15 @@ def out_of_range(settings: NetSettings, hamiltonian: Hamiltonian, beta: float) -
     if settings.betas is not None:
         low, high = settings.betas
         if not low * (1 - slack) <= beta <= high * (1 + slack):
-            return f"beta={beta:.10g} is outside {low:.10g} to {high:.10g}, for which the network was trained"
+            outside = f"beta={beta:.10g} is outside {low:.10g} to {high:.10g}"
+            if hamiltonian.k_B != 1.0:
+                T, hot, cold = kelvin([beta, low, high], hamiltonian.k_B)
+                outside += f" (T={T:.6g} outside {cold:.6g} to {hot:.6g} K)"
+            return f"{outside}, for which the network was trained"
     if settings.fields is not None:
-        (low, high), h = settings.fields, float(hamiltonian.parameters.get("h", 0.0))
+        (low, high), h = settings.fields, hamiltonian.parameters.get("h", 0.0)
+        if isinstance(h, str):
+            return f"h={h} is no number from {low:.6g} to {high:.6g}, for which the network was trained"
         if not low - slack <= h <= high + slack:
             return f"h={h:.6g} is outside {low:.6g} to {high:.6g}, for which the network was trained"
     return ""

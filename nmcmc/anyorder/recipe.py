@@ -89,10 +89,18 @@ def build(hamiltonian: Hamiltonian, beta: float, settings: NetSettings, seed: in
         network = WholeNetwork(hamiltonian.n_spins, **common)
     else:
         network = SiteNetwork(
-            window_of(settings, places.periodic), heads=settings.heads, odd=hamiltonian.is_z2_symmetric,
+            window_of(settings, places.periodic), heads=settings.heads, odd=is_odd(hamiltonian, settings),
             sites=0 if is_homogeneous(hamiltonian) else hamiltonian.n_spins, **common,
         )  # fmt: skip
     return with_network(hamiltonian, beta, settings, network)
+
+
+def is_odd(hamiltonian: Hamiltonian, settings: NetSettings) -> bool:
+    """Whether a global flip leaves the energy alone at all fields that a network serves.
+
+    Not at the field of the Hamiltonian only: the network of a range is built anew at any field of it.
+    """
+    return hamiltonian.is_z2_symmetric and not any(settings.fields or ())
 
 
 def with_network(
