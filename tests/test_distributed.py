@@ -236,7 +236,8 @@ def test_two_processes_train_to_the_weights_of_one(optimizer, reuse, alone, toge
         difference = (same_weights[name] - values).abs()
         if name.endswith("qkv.bias"):  # no loss depends on a bias of keys: AdamW makes whole steps of rounding errors
             difference = torch.cat(difference.chunk(3)[::2])
-        assert difference.max() < 1e-5, name
+        # Muon makes its matrices orthogonal in bfloat16, which enlarges the rounding of sums in another order.
+        assert difference.max() < {"adamw": 1e-5, "muon": 1e-4}[optimizer], name
 
 
 @pytest.mark.parametrize("name", [*DRIVERS, "linear"])

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 NETS = ("anyorder", "mlp")
 PRIORS = ("local", "none")
 ORDERS = ("rows", "random")
-# Of width, layers and heads by default. Attention is left out: at equal CPU time the window's embedding alone does
-# better (benchmarks/any_order.py, rows ising-10, ising-20).
+# Of width, layers and heads by default. Attention is left out: the window's embedding alone reaches about the same in
+# half the CPU time (benchmarks/any_order.py, rows ising-10, ising-20).
 DEFAULTS = {"anyorder": {"layers": 2, "heads": 0}, "mlp": {"width": 512, "layers": 3}}
 
 
