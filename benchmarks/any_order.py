@@ -2,7 +2,6 @@
 
     python benchmarks/any_order.py                  every row; the table and benchmarks/results/any_order.json
     python benchmarks/any_order.py ising-10 CuAu    rows whose name contains one of the words
-    python benchmarks/any_order.py cost             memory and time beside fixed-order and published forms
     python benchmarks/any_order.py --table          the tables of what was measured so far
     python benchmarks/any_order.py --small          a quick pass over small sizes, nothing written
 
