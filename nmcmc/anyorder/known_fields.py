@@ -1,6 +1,7 @@
 """Local fields from the known spins alone: the physics prior of any subset, and the heat-bath law of a whole state.
 
-A term of a site counts where all its other spins are known. Along an order, known means drawn before.
+A term of a site counts where all its other spins are known: an unknown one is 0 in the product. Along an order, known
+means drawn before.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import numpy as np
 from numba import njit
 
 from mc.hamiltonian import Hamiltonian
+from mc.kernels.local_field import kernel_arrays, local_field
 
 
 class KnownFields:
     """Fields f in the energy unit: ln p(+)/p(-) of a spin, given the known ones and no others, is 2 beta f."""
 
     def __init__(self, hamiltonian: Hamiltonian):
-        self._table = hamiltonian.table
+        self._table, self._arrays = hamiltonian.table, kernel_arrays(hamiltonian.table)
 
     def along(self, spins: np.ndarray, rank: np.ndarray) -> np.ndarray:
         """(n, N) float64 for states (n, N) of +-1: at each site from those of lower rank (n, N)."""
@@ -23,15 +25,15 @@ class KnownFields:
 
     def given(self, partial: np.ndarray) -> np.ndarray:
         """(n, N) float64 for partial states (n, N), 0 where nothing is known: from all other known spins."""
-        return _given(np.ascontiguousarray(partial, np.int8), *self._table)
+        return _given(np.ascontiguousarray(partial, np.int8), *self._arrays)
 
     def at(self, partial: np.ndarray, site: int) -> np.ndarray:
         """(n,) float64 at one site of partial states (n, N)."""
-        return _at(partial, site, *self._table)
+        return self.at_each(partial, np.full(len(partial), site))
 
     def at_each(self, partial: np.ndarray, sites: np.ndarray) -> np.ndarray:
         """(n,) float64 at a site of its own, `sites` (n,), of each partial state (n, N)."""
-        return _at_each(np.ascontiguousarray(partial, np.int8), np.asarray(sites, np.int64), *self._table)
+        return _at_each(np.ascontiguousarray(partial, np.int8), np.asarray(sites, np.int64), *self._arrays)
 
 
 @njit(cache=True, nogil=True)
@@ -56,33 +58,11 @@ def _along(spins, rank, start, coupling, others):
 
 
 @njit(cache=True, nogil=True)
-def _field(partial, site, start, coupling, others):
-    field = 0.0
-    for term in range(start[site], start[site + 1]):
-        product = np.int64(1)
-        for column in range(others.shape[1]):
-            other = others[term, column]
-            if other < 0:
-                break
-            product *= partial[other]
-        field += coupling[term] * product
-    return field
-
-
-@njit(cache=True, nogil=True)
 def _given(partial, start, coupling, others):
     fields = np.zeros(partial.shape)
     for state in range(partial.shape[0]):
         for site in range(partial.shape[1]):
-            fields[state, site] = _field(partial[state], site, start, coupling, others)
-    return fields
-
-
-@njit(cache=True, nogil=True)
-def _at(partial, site, start, coupling, others):
-    fields = np.zeros(partial.shape[0])
-    for state in range(partial.shape[0]):
-        fields[state] = _field(partial[state], site, start, coupling, others)
+            fields[state, site] = local_field(site, partial[state], start, coupling, others)
     return fields
 
 
@@ -90,5 +70,5 @@ def _at(partial, site, start, coupling, others):
 def _at_each(partial, sites, start, coupling, others):
     fields = np.zeros(partial.shape[0])
     for state in range(partial.shape[0]):
-        fields[state] = _field(partial[state], sites[state], start, coupling, others)
+        fields[state] = local_field(sites[state], partial[state], start, coupling, others)
     return fields
