@@ -12,6 +12,7 @@ from cli.environments import Environments
 from cli.errors import UserError
 from cli.plan import make_plan
 from cli.work import Run
+from nmcmc.anyorder.recipe import NETS as ANY_ORDER_NETS
 from nmcmc.recipe import build_sampler
 from nmcmc.sampler import AutoregressiveSampler
 from nmcmc.sequential import SequentialDriver
@@ -21,6 +22,8 @@ LADDER = "mode sequential needs a ladder of temperatures that rises in beta, suc
 
 def sequential_driver(work: Run) -> SequentialDriver:
     """The driver, its samplers in work.plan; UserError for what cannot be done."""
+    if work.given.get("net") in ANY_ORDER_NETS:
+        raise UserError(f"mode sequential: net={work.given['net']} learns from states of any order; use net=linear")
     target, options = work.target, work.options
     if len(target.betas) < 2:
         raise UserError(LADDER)

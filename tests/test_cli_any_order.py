@@ -185,3 +185,9 @@ def test_enumeration_is_what_the_marginal_head_learns(nmcmc):
     known = [np.log(law[((every == row) | (row == 0)).all(axis=1)].sum()) for row in partial]
     assert np.sqrt(np.square(sampler.log_marginal(partial) - known).mean()) < 0.4  # of an untrained one: 1.2
     assert np.sqrt(np.square(sampler.log_known(partial) - known).mean()) < 0.15
+
+
+def test_modes_that_learn_otherwise_refuse_it(nmcmc):
+    for mode in ("sequential", "distill"):
+        refused = nmcmc("run", "--mode", mode, "ising", "L=4", "beta=0.2", "net=anyorder", code=2)
+        assert f"mode {mode}: net=anyorder learns from states of any order" in refused.err
