@@ -263,7 +263,7 @@ def tempered(hamiltonian: Hamiltonian, betas: list[float], found: dict) -> dict[
     block = driver.block(4000)
     found["seconds"] = time.process_time() - clock
     energy = block.posterior["energy"]
-    stones = stepping_stones(energy, ladder, hamiltonian.n_spins)
+    stones = stepping_stones(energy, ladder, hamiltonian.log_states)
     where = np.searchsorted(ladder, betas)
     if hamiltonian.name == "alloy":
         for beta, b in zip(betas, where, strict=True):

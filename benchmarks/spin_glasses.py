@@ -244,7 +244,7 @@ def ladder_log_z(hamiltonian: mc.Hamiltonian, beta: float) -> tuple[float, float
     driver = TemperingDriver(hamiltonian, np.linspace(0.0, beta, 33), 8, SEED + 3, thin=20, spins_every=0)
     driver.warm_up(20_000)
     energy = driver.block(5000).posterior["energy"]
-    found = stepping_stones(energy, driver.betas, hamiltonian.n_spins)
+    found = stepping_stones(energy, driver.betas, hamiltonian.log_states)
     return float(found.log_z[-1]), float(found.error[-1])
 
 

@@ -12,9 +12,10 @@ from typing import Any
 from cli import values
 from cli.errors import UserError, closest
 from cli.options import NAMES
-from cli.settings import MODES, SETTINGS
+from cli.settings import KINETIC, MEAN_FIELD, MODES, OF_VECTORS, SETTINGS
 from mc import models
 from mc.hamiltonian import Hamiltonian
+from mc.vector.hamiltonian import VectorHamiltonian
 
 TEMPERATURE = ("beta", "T")
 
@@ -25,7 +26,7 @@ class Target:
 
     model: str
     parameters: dict[str, Any]
-    hamiltonian: Hamiltonian
+    hamiltonian: Hamiltonian | VectorHamiltonian
     betas: tuple[float, ...]
     words: tuple[str, ...]  # the model keys as written, in one fixed order, for file names
 
@@ -82,12 +83,23 @@ def parse(words: Sequence[str], mode: str | None = None) -> tuple[Target, dict[s
         hamiltonian = models.build(name, parameters)
     except (ValueError, OverflowError) as error:
         raise UserError(str(error)) from None
+    require_mode(hamiltonian, mode)
     if hamiltonian.k_B != 1.0 and "T" in given:
         betas = values.betas("T", given["T"], hamiltonian.k_B)
     if betas is None:
         betas = _schedule(hamiltonian) if mode in ("anneal", "neural-anneal") else _critical_beta(hamiltonian)
     written = tuple(f"{key}={given[key]}" for key in (*kinds, *TEMPERATURE) if key in given)
     return Target(name, parameters, hamiltonian, betas, written), settings
+
+
+def require_mode(hamiltonian: Hamiltonian | VectorHamiltonian, mode: str | None) -> None:
+    """UserError for modes of vector spins on other models, and the other way round."""
+    vector = isinstance(hamiltonian, VectorHamiltonian)
+    if vector and mode is not None and mode not in OF_VECTORS:
+        takes = " or ".join(OF_VECTORS)
+        raise UserError(f"mode {mode}: model {hamiltonian.name} has vector spins; use --mode {takes}")
+    if mode in (KINETIC, MEAN_FIELD) and not vector:
+        raise UserError(f"mode {mode}: {hamiltonian.name} has Ising spins, vector spins are needed; use model vector")
 
 
 def _schedule(hamiltonian: Hamiltonian) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from mc.chain import Chain
 from mc.hamiltonian import Hamiltonian
+from mc.vector.hamiltonian import VectorHamiltonian
 
 
 class Reference(NamedTuple):
@@ -99,6 +100,12 @@ REFERENCES = {
         "exact values on tori", "Kaufman, B.",
         "Crystal Statistics. II. Partition Function Evaluated by Spinor Analysis",
         "Phys. Rev.", "76", "1232", 1949),
+    "wood1994": Reference(
+        "exact draws of a vector spin in a field", "Wood, A. T. A.",
+        "Simulation of the von Mises Fisher distribution", "Commun. Stat. Simul. Comput.", "23", "157", 1994),
+    "honkoop2025": Reference(
+        "the vector-spin glass behind a transformer block, and its mean field", "Honkoop, B.",
+        "Statistical Physics of Transformers", "MSc thesis, Universiteit Leiden", "", "", 2025),
 }  # fmt: skip
 
 # What a mode uses, before what its settings add.
@@ -118,7 +125,7 @@ OF_MODES = {
     "neural-anneal": ("wu2019", "zhong2026"),
     "sequential": ("wu2019", "machta2010", "mcnaughton2020"),
 }
-MARKOV = ("metropolis", "heatbath", "wolff", "swendsen-wang", "pt", "nmcmc")
+MARKOV = ("metropolis", "heatbath", "wolff", "swendsen-wang", "pt", "kinetic", "nmcmc")
 
 
 def references(chain: Chain) -> list[str]:
@@ -136,6 +143,11 @@ def keys(chain: Chain, hamiltonian: Hamiltonian) -> list[str]:
     settings = chain.config.get("settings", {})
     net = chain.config.get("net", {})
     found = [*OF_MODES.get(chain.mode, ())]
+    if isinstance(hamiltonian, VectorHamiltonian):
+        kernel = chain.config.get("kernel", "")
+        found = [key for key in found if key != "glauber1963"]
+        found += ["wood1994"] * (kernel in ("vector-heatbath", "vector-kinetic"))
+        found += ["metropolis1953"] * (kernel == "vector-metropolis") + ["honkoop2025"]
     if chain.mode == "pt":
         found += ["houdayer2001"] * (settings.get("replicas", 1) > 1 and settings.get("houdayer") == "auto")
         found += ["mcnaughton2020"] * (settings.get("neural", "off") != "off")
@@ -160,7 +172,7 @@ def keys(chain: Chain, hamiltonian: Hamiltonian) -> list[str]:
 def as_line(reference: Reference) -> str:
     """One line of text."""
     authors = reference.authors.replace(" and ", "; ").replace('{\\"u}', "ü").replace('{\\"o}', "ö")
-    where = f"{reference.journal} {reference.volume}, {reference.pages}"
+    where = f"{reference.journal} {reference.volume}, {reference.pages}".rstrip(", ")
     if reference.journal == "arXiv":
         where = f"arXiv:{reference.pages}"
     return f"{reference.what}: {authors}, {where} ({reference.year})"
@@ -173,5 +185,6 @@ def as_bibtex(key: str, reference: Reference) -> str:
         fields |= {"eprint": reference.pages, "archivePrefix": "arXiv"}
     else:
         fields |= {"journal": reference.journal, "volume": reference.volume, "pages": reference.pages}
+        fields = {name: value for name, value in fields.items() if value}
     lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
     return f"% {reference.what}\n@article{{{key},\n{lines}\n}}"

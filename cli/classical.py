@@ -8,17 +8,22 @@ import numpy as np
 
 from cli.errors import UserError
 from cli.results import opened
+from cli.vector_run import vector_driver
 from cli.work import Run
 from mc.annealing import AnnealingDriver
 from mc.population import PopulationDriver
 from mc.simulate import Driver, LocalDriver
 from mc.tempering import FIRST_TUNING, TemperingDriver
+from mc.vector.driver import VectorDriver
+from mc.vector.hamiltonian import VectorHamiltonian
 
 
 def classical_driver(work: Run) -> Driver:
     """The driver of a mode; ValueError when the model, the temperatures or a setting do not suit it."""
     hamiltonian, options, betas = work.target.hamiltonian, work.options, np.array(work.target.betas)
     settings, mode = work.settings, work.mode
+    if isinstance(hamiltonian, VectorHamiltonian):
+        return vector_driver(work)
     common: dict[str, Any] = dict(n_chains=options.chains, seed=options.rng_seed, thin=options.thin or 1,
                   spins_every=work.spins_every, kernel=settings.get("kernel", "auto"))  # fmt: skip
     if mode == "population":
@@ -67,6 +72,11 @@ def initial(work: Run) -> str | np.ndarray:
     return last
 
 
+def tempers(driver: Driver) -> bool:
+    """Whether replicas exchange temperatures."""
+    return isinstance(driver, TemperingDriver) or (isinstance(driver, VectorDriver) and driver.exchange)
+
+
 def describe(driver: Driver) -> list[str]:
     """What moves the spins, and why."""
     return [f"kernel: {driver.engine.name} ({driver.engine.why})"]
@@ -75,10 +85,10 @@ def describe(driver: Driver) -> list[str]:
 def afterwards(driver: Driver) -> list[str]:
     """What the run found out about its own moves."""
     lines = []
-    if isinstance(driver, TemperingDriver):
+    if tempers(driver):
         if driver.tuned:
             lines.append(f"tuned betas: {', '.join(f'{beta:.6g}' for beta in driver.betas)}")
-        if driver.houdayer:
+        if isinstance(driver, TemperingDriver) and driver.houdayer:
             moved = driver.betas[driver.clusters]
             where = f"at beta {', '.join(f'{beta:.6g}' for beta in moved)}" if len(moved) else "at no beta"
             why = "skipped where the warm-up saw a minority of 0.3 or more of the sites"
@@ -92,6 +102,6 @@ def afterwards(driver: Driver) -> list[str]:
 def found(driver: Driver) -> dict[str, Any]:
     """Diagnostics that cannot be read off the draws."""
     lowest = {"lowest_energy": driver.lowest.energy} if np.isfinite(driver.lowest.energy) else {}
-    if isinstance(driver, TemperingDriver):
+    if tempers(driver):
         return lowest | {"round_trips": float(driver.round_trips.sum())}
     return lowest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mc.analysis import smallest_mode_length
-from mc.chain_layout import read_hamiltonian
+from mc.chain_hamiltonian import read_hamiltonian
 from mc.chain_tree import tree
 from mc.ensemble import Ensemble
 from mc.equilibration import NO, NOT_SHOWN, YES, energy_overlap_identity, identity_refusal

@@ -118,6 +118,35 @@ def train_command(
     _run("train", words, "train", options)
 
 
+@app.command("phase-diagram")
+def phase_diagram_command(
+    words: Words,
+    out: Annotated[Path | None, typer.Option("--out", help="folder [default: ./vector-KEYS-phase-diagram]")] = None,
+    draws: Annotated[int, typer.Option("--draws", help="stored draws a temperature and field")] = 200,
+    warmup: Annotated[int, typer.Option("--warmup", help="sweeps before the first draw")] = 1000,
+    thin: Annotated[int, typer.Option("--thin", help="sweeps between draws")] = 5,
+    rng_seed: RngSeed = 0,
+    restart: Annotated[bool, typer.Option("--restart", help="begin anew")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+):
+    """Overlap matrices of replicas of a vector-spin glass over T= and h= (several of each), with a picture.
+
+    One run of parallel tempering a field, replicas= (5) from random starts; the same command again goes on.
+    """
+    try:
+        from cli.output import Screen
+        from cli.phase_diagram import phase_diagram
+
+        options = Options(out, draws, 1, warmup, thin, rng_seed, restart=restart, json=as_json)
+        options.check_values()
+        code = phase_diagram(words, options, Screen(quiet))
+    except KeyboardInterrupt:
+        text = "interrupted; what was committed is kept, the same command again goes on"
+        raise UserError(text, code=130) from None
+    raise typer.Exit(code)
+
+
 @app.command("exact")
 def exact_command(words: Words, ground: Ground = False, as_json: Json = False):
     """Exact ln Z, energy and heat capacity, where some method reaches the model; or the ground state alone."""
@@ -144,7 +173,8 @@ def exact_command(words: Words, ground: Ground = False, as_json: Json = False):
         except ExactRefused as error:
             raise UserError(str(error)) from None
         energy = result.ground_energy
-        lowest = "" if energy is None else f"  E0 {energy:.12g} (x{result.degeneracy:.0f})"
+        times = "" if result.degeneracy is None else f" (x{result.degeneracy:.0f})"
+        lowest = "" if energy is None else f"  E0 {energy:.12g}{times}"
         lost = "" if result.lost_digits is None else f", {result.lost_digits:.1f} digits cancelled"
         T = float(kelvin(beta, k_B)) if k_B != 1.0 else None
         at = "" if T is None else f"T {T:.10g} K  "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.errors import UserError
-from cli.settings import CLASSICAL, CLUSTER, COOLED, LEARNING, NEURAL, SCHEDULED
+from cli.settings import CLASSICAL, CLUSTER, COOLED, LEARNING, MEAN_FIELD, NEURAL, SCHEDULED
 
 # Options that somebody may write as draws=100.
 MOST_COUNT, MOST_CHAINS = 10**12, 10**6
@@ -78,7 +78,7 @@ class Options:
 
         What depends on the kernel of a classical mode stays open until `settled`.
         """
-        if mode in LEARNING:
+        if mode in (*LEARNING, MEAN_FIELD):
             return replace(self, draws=0, chains=1, thin=1, warmup=0)
         if mode in CLASSICAL:
             checkpoint = self.checkpoint if offers else None

@@ -30,7 +30,7 @@ from cli.output import Screen
 from cli.results import as_json as to_json
 from cli.results import judged, opened
 from cli.run import check_before_work, configuration, run, spins_every
-from cli.settings import CLASSICAL, COOLED, LEARNING, MODES, SCHEDULED, SETTINGS, acting
+from cli.settings import CLASSICAL, COOLED, LEARNING, MODES, SCHEDULED, SETTINGS, VECTOR, acting
 from cli.work import Run
 from mc import models
 from mc.chain import Chain, ChainError
@@ -168,7 +168,8 @@ def settings_of(config: dict[str, Any], path: Path, from_checkpoint: bool) -> di
     if settings.get("move") == "block":
         block = {key: settings[key] for key in ("move", "spins.every") if key in settings}
         return block | {"prior.chi": config["net"]["chi"]}
-    act = acting(config["mode"], {key: settings[key] for key in ("neural",) if key in settings})
+    chosen = {key: settings[key] for key in ("neural",) if key in settings}
+    act = acting(config["mode"], chosen, config["model"] == VECTOR)
     if "kernel" in config and "kernel" in act:
         settings["kernel"] = config["kernel"]
     if "net" in config and not from_checkpoint:
@@ -218,13 +219,13 @@ def found_again(checkpoint: Path, chain: Path) -> Path:
 
 def resolved_today(again: Again, target, given: dict[str, Any], out: Path) -> dict[str, Any]:
     """The configuration that `cli.run` would store, as JSON gives it back; UserError for what cannot be done."""
-    mode, settings = again.mode, acting(again.mode, given)
+    mode, settings = again.mode, acting(again.mode, given, again.target.model == VECTOR)
     if mode == COOLED:
         from cli.anneal_run import cooled
 
         target, settings["anneal.betas"] = cooled(target, given, settings)
     options = again.options.resolved(mode, settings.get("move"), "neural" in settings)
-    every = spins_every(target, settings["spins.every"], options, None)
+    every = spins_every(target, settings, options, None)
     began = time.monotonic()
     work = Run("rerun", target, mode, given, settings, options, Screen(quiet=True), out, every, began)
     driver = check_before_work(work)

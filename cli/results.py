@@ -46,8 +46,13 @@ def store(writer: ChainWriter, results: Results) -> None:
         columns["r_hat"] = np.full(columns["mean"].shape, np.nan)
         arrays = {name: (("beta", "q"), values) for name, values in columns.items()}
         writer.set_group("observables/overlap_distribution", {"q": (("q",), results.overlaps[0].q), **arrays})
+    for name, profile in results.profiles.items():
+        axes = ("beta", profile.axis)
+        columns = {column: (axes, getattr(profile, column)) for column in ("mean", "error", "r_hat")}
+        writer.set_group(f"observables/{name}", {profile.axis: ((profile.axis,), profile.values), **columns})
     numbers = {name: np.asarray(value, np.float64) for name, value in results.diagnostics.items()}
-    state = {} if results.lowest_state is None else {"lowest_state": (("site",), results.lowest_state)}
+    lowest = results.lowest_state
+    state = {} if lowest is None else {"lowest_state": (("site", "component")[: lowest.ndim], lowest)}
     writer.set_group("diagnostics", numbers | state)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cli import classical
+from cli import classical, vector_run
 from cli.arguments import Target, default_out
 from cli.configuration import first_difference
 from cli.errors import UserError
@@ -21,18 +21,21 @@ from cli.live import Live
 from cli.options import Options
 from cli.output import Screen, Stopper
 from cli.results import as_json, judged, opened, store
-from cli.settings import CLASSICAL, CLUSTER, COOLED, LEARNING, NEURAL, acting
+from cli.settings import CLASSICAL, CLUSTER, COOLED, LEARNING, MEAN_FIELD, NEURAL, acting
 from cli.settings import idle as idle_settings
 from cli.tables import diagnostics, short_table, table, verdict
 from cli.work import Run
 from mc.chain import Chain, ChainError, ChainWriter, create_chain, resume_chain
+from mc.chain_hamiltonian import spin_axes as axes_of_a_state
+from mc.chain_hamiltonian import spin_type
 from mc.chain_lock import WriterLock, writable_target
 from mc.measure import of_spins
 from mc.record import record
 from mc.simulate import Driver
+from mc.vector.hamiltonian import VectorHamiltonian
 
 MOST_BETAS_IN_FULL = 4  # beyond, the table has one line a beta
-MOST_SPINS = 100_000_000  # kept by default, all draws together
+MOST_SPINS = 100_000_000  # bytes kept by default, all draws together
 NUMBER = ({}, np.float64)  # own axes, type
 POPULATIONS = ("population", "sequential")  # modes whose draws are the members, made by a schedule
 BROKEN_TRIPS = "a replica that takes a neural move begins its round trip anew: trips say little here, tau_int does"
@@ -41,20 +44,21 @@ OFFERS = ("neural_accepted", "log_weight_proposed")  # statistics of neural move
 
 def run(command: str, target: Target, mode: str, given: dict[str, Any], options: Options, began: float) -> int:
     """Do a run; returns the exit code. UserError for what cannot be done, before anything is written."""
-    settings = acting(mode, given)
+    vector = isinstance(target.hamiltonian, VectorHamiltonian)
+    settings = acting(mode, given, vector)
     if mode == COOLED:
         from cli import anneal_run
 
         target, settings["anneal.betas"] = anneal_run.cooled(target, given, settings)
     offers = "neural" in settings
-    idle = idle_settings(mode, given) + options.idle(mode, offers)
+    idle = idle_settings(mode, given, vector) + options.idle(mode, offers)
     options = options.resolved(mode, settings.get("move"), offers)
     out = options.out or default_out(target, mode)
     there = chain_there(out)
     if there is not None and "merged_from" in there.attributes and not options.restart:
         why = "was merged from several runs and cannot go on"
         raise UserError(f"{out} {why}; use another --out, or extend those runs and merge again")
-    every = spins_every(target, settings["spins.every"], options, there)
+    every = spins_every(target, settings, options, there)
     screen = Screen(options.quiet)
     work = Run(command, target, mode, given, settings, options, screen, out, every, began, there=there)
     driver = check_before_work(work)
@@ -62,7 +66,11 @@ def run(command: str, target: Target, mode: str, given: dict[str, Any], options:
     deadline = began + options.time_limit if options.time_limit else math.inf
     with Stopper(deadline) as stop, contextlib.closing(open_writer(work, driver)) as writer:
         announce(work, writer, idle)
-        if driver is None and must_prepare(work, writer):
+        if mode == MEAN_FIELD:
+            from cli import mean_field_run
+
+            mean_field_run.solve_all(work, writer, stop)
+        elif driver is None and must_prepare(work, writer):
             from cli import neural_run
 
             driver = neural_run.prepare(work, writer, stop)
@@ -92,13 +100,15 @@ def chain_there(out: Path) -> Chain | None:
         raise UserError(f"{error}; remove it, or use another --out") from None
 
 
-def spins_every(target: Target, given: int | None, options: Options, there: Chain | None) -> int:
+def spins_every(target: Target, settings: dict[str, Any], options: Options, there: Chain | None) -> int:
     """How often spins are kept: as asked, else as in the file that will be extended, else so that they fit a disk."""
-    if given is not None:
-        return given
+    if settings.get("spins.every") is not None:
+        return settings["spins.every"]
     if there is not None and not options.restart:
         return there.config.get("settings", {}).get("spins.every", 1)
-    total = target.hamiltonian.n_spins * len(target.betas) * options.chains * max(options.draws, 1)
+    replicas = settings.get("replicas", 1)
+    state = math.prod(axes_of_a_state(target.hamiltonian).values()) * np.dtype(spin_type(target.hamiltonian)).itemsize
+    total = state * replicas * len(target.betas) * options.chains * max(options.draws, 1)
     return max(1, math.ceil(total / MOST_SPINS))
 
 
@@ -112,6 +122,11 @@ def check_before_work(work: Run) -> Driver | None:
         from cli import neural_run
 
         neural_run.check_before_work(work)
+        return None
+    if work.mode == MEAN_FIELD:
+        from cli import mean_field_run
+
+        mean_field_run.check_before_work(work)
         return None
     if work.mode == "sequential":
         from cli.sequential_run import sequential_driver
@@ -159,6 +174,8 @@ def contents(work: Run, driver: Driver | None) -> dict[str, Any]:
             "sample_stats": dict.fromkeys((*driver.stat_names, *OFFERS * ("neural" in work.settings)), NUMBER),
             "spin_axes": driver.spin_axes,
         }
+    if work.mode == MEAN_FIELD:
+        return {"posterior": {}, "sample_stats": {}}
     stats = {"nis": ("log_q", "log_weight"), "prior": ("log_q", "log_weight"), COOLED: ("log_q", "log_weight")}
     names = stats.get(work.mode, ("log_q", "log_weight", "accepted", "log_weight_proposed"))
     if work.settings.get("move") == "block":
@@ -227,7 +244,7 @@ def sample(work: Run, driver: Driver, writer: ChainWriter, stop: Stopper) -> Non
     options, screen = work.options, work.screen
     is_classical = work.mode in CLASSICAL
     if is_classical:
-        for line in classical.describe(driver):
+        for line in classical.describe(driver) + vector_run.describe(work):
             screen.say(line)
     if (is_classical and work.mode not in POPULATIONS) or work.settings.get("local"):
         compile_driver(driver)
@@ -247,7 +264,8 @@ def sample(work: Run, driver: Driver, writer: ChainWriter, stop: Stopper) -> Non
     work.seconds["sample"] += time.process_time() - clock
     if is_classical:
         work.extra |= classical.found(driver)
-        work.lowest_state = driver.lowest.spins
+        if "lowest_energy" in work.extra:
+            work.lowest_state = driver.lowest.spins
         for line in classical.afterwards(driver) + [BROKEN_TRIPS] * ("neural" in work.settings):
             screen.say(line)
 
@@ -267,7 +285,8 @@ def compile_driver(driver: Driver) -> None:
 def finish(work: Run, writer: ChainWriter, stop: Stopper) -> int:
     """Results into the file and onto the screen; how to go on when it is not complete."""
     options, screen = work.options, work.screen
-    complete = writer.committed_draws >= options.draws and not (work.mode in LEARNING and stop.interrupted)
+    stopped = work.mode in (*LEARNING, MEAN_FIELD) and stop.interrupted
+    complete = writer.committed_draws >= options.draws and not stopped
     results = judged(opened(work.out), work.extra)
     if work.lowest_state is not None:
         results.lowest_state = work.lowest_state

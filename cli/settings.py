@@ -11,23 +11,30 @@ from cli import values
 LOCAL = ("metropolis", "heatbath")
 CLUSTER = ("wolff", "swendsen-wang")
 SCHEDULED = ("population", "anneal", "sequential")  # one pass through a schedule of temperatures
-CLASSICAL = (*LOCAL, *CLUSTER, "pt", *SCHEDULED)
+KINETIC, MEAN_FIELD = "kinetic", "mean-field"  # of vector spins only
+CLASSICAL = (*LOCAL, *CLUSTER, "pt", *SCHEDULED, KINETIC)
 LEARNING = ("train", "distill")  # end with a checkpoint, without draws
 COOLED = "neural-anneal"  # its draws are those of the coldest temperature
 TAUGHT = ("train", "nmcmc", "nis")
 TRAINED = (*TAUGHT, "distill", COOLED)
 NEURAL = (*TRAINED, "prior")
-MODES = (*CLASSICAL, *NEURAL)
+MODES = (*CLASSICAL, MEAN_FIELD, *NEURAL)
+VECTOR = "vector"  # the model whose spins are vectors
+OF_VECTORS = (*LOCAL, "pt", KINETIC, MEAN_FIELD)  # modes that it takes
 
 
 @dataclass(frozen=True)
 class Setting:
-    """parse(key, text) -> value; default None means that the recipe or the model decides. modes: where it acts."""
+    """parse(key, text) -> value; default None means that the recipe or the model decides. modes: where it acts.
+
+    spins: on which it acts, "ising", "vector" or "any".
+    """
 
     parse: Callable[[str, str], Any]
     default: Any
     modes: tuple[str, ...]
     about: str
+    spins: str = "ising"
 
 
 SETTINGS: dict[str, Setting] = {
@@ -125,8 +132,13 @@ SETTINGS: dict[str, Setting] = {
     "distill.from": Setting(
         values.one_of("sweeps", "pt"), "sweeps", ("distill",), "what refines: sweeps at beta, or a short tempering"
     ),
-    "init": Setting(values.text, "random", (*LOCAL, *CLUSTER, "pt"), "random, up, or a chain file to start from"),
-    "spins.every": Setting(values.at_least(0), None, MODES, "keep the spins of every K-th draw, 0 for none"),
+    "init": Setting(
+        values.text, "random", (*LOCAL, *CLUSTER, "pt", KINETIC),
+        "random, up, field (vector spins), or a chain file to start from", "any",
+    ),
+    "spins.every": Setting(
+        values.at_least(0), None, (*CLASSICAL, *NEURAL), "keep the spins of every K-th draw, 0 for none", "any"
+    ),
     "kernel": Setting(
         values.one_of("auto", "packed", "bit-planes", "lanes", "dense", "graph", "replicas", "fields", "swaps"),
         "auto", (*LOCAL, "pt", *SCHEDULED), "what moves the spins; auto: the fastest that fits",
@@ -134,8 +146,11 @@ SETTINGS: dict[str, Setting] = {
     "ladder": Setting(
         values.one_of("fixed", "tuned"), "fixed", ("pt",),
         "fixed: the betas written are the betas sampled; tuned: the warm-up moves the inner ones",
+        "any",
     ),
-    "replicas": Setting(values.at_least(1), 1, ("pt",), "ladders of a chain; overlaps need two"),
+    "replicas": Setting(
+        values.at_least(1), 1, ("pt",), "ladders of a chain; overlaps need two", "any"
+    ),
     "houdayer": Setting(
         values.one_of("auto", "off"), "auto", ("pt",), "cluster moves between replicas, where they do not percolate"
     ),
@@ -145,17 +160,53 @@ SETTINGS: dict[str, Setting] = {
     ),
     "moves": Setting(values.at_least(1), 4, ("sequential",), "rounds of a global move and sweeps at each beta"),
     "neural.every": Setting(values.at_least(1), None, ("pt",), "rounds from one such offer to the next [10]"),
+    "rule": Setting(
+        values.one_of("heatbath", "metropolis"), None, ("pt",),
+        "vector: what moves the spins [heatbath; metropolis for energy=loss]", VECTOR,
+    ),
+    "proposal": Setting(
+        values.one_of("local", "global", "flip", "perpendicular", "mixed"), "local", ("metropolis", "pt"),
+        "vector: Metropolis moves beside small displacements, whose size the warm-up tunes", VECTOR,
+    ),
+    "overrelax": Setting(
+        values.at_least(0), 0, (*LOCAL, "pt"), "vector: over-relaxation sweeps after each sweep", VECTOR
+    ),
+    "lags": Setting(
+        values.at_least(0), 7, (KINETIC,), "vector: lags 1, 2, 4, ... draws of the two-time correlation", VECTOR
+    ),
+    "method": Setting(
+        values.one_of("nmf", "tap", "tap_onsager"), "nmf", (MEAN_FIELD,), "vector: the mean-field equations", VECTOR
+    ),
+    "bessel": Setting(
+        values.one_of("large-D", "exact"), "large-D", (MEAN_FIELD,), "vector: mean of one spin in a field", VECTOR
+    ),
+    "scheme": Setting(
+        values.one_of("substitution", "time-steps", "anderson"), "substitution", (MEAN_FIELD,),
+        "vector: how a solution is looked for", VECTOR,
+    ),
+    "damping": Setting(
+        values.share, None, (MEAN_FIELD,), "vector: share of the state before in the next [0, 0.6 for tap]", VECTOR
+    ),
 }  # fmt: skip
 OFFER_EVERY = 10  # rounds
 # Settings of a training that learns from what the run itself makes, and of a pilot that chooses a network.
 NOT_SEQUENTIAL = ("train.recipe", "train.data", "train.objective", "train.sweeps", "train.reuse")
 
 
-def acting(mode: str, given: dict[str, Any]) -> dict[str, Any]:
-    """{setting: value, given or default} of all that act in a mode; tempering with neural moves has a sampler."""
+def acting(mode: str, given: dict[str, Any], vector: bool = False) -> dict[str, Any]:
+    """{setting: value, given or default} of all that act in a mode; tempering with neural moves has a sampler.
+
+    vector: whether the spins are vectors.
+    """
+    if vector:
+        more = {"replicas"} if mode in LOCAL else set()
+        return {key: given.get(key, setting.default) for key, setting in SETTINGS.items()
+                if setting.spins in (VECTOR, "any") and (mode in setting.modes or key in more)}  # fmt: skip
+    given = {key: value for key, value in given.items() if SETTINGS[key].spins != VECTOR}
     offers = mode == "pt" and given.get("neural", "off") != "off"
     found = {key: given.get(key, setting.default) for key, setting in SETTINGS.items()
-             if mode in setting.modes or ((offers or mode == "sequential") and "nis" in setting.modes)}  # fmt: skip
+             if setting.spins != VECTOR and (
+                 mode in setting.modes or ((offers or mode == "sequential") and "nis" in setting.modes))}  # fmt: skip
     if mode == "sequential":
         return {key: value for key, value in found.items() if key not in NOT_SEQUENTIAL}
     if offers:
@@ -163,8 +214,8 @@ def acting(mode: str, given: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not key.startswith("neural")}
 
 
-def idle(mode: str, given: dict[str, Any]) -> list[str]:
+def idle(mode: str, given: dict[str, Any], vector: bool = False) -> list[str]:
     """Settings that were given and have no effect, as they are to be named."""
-    found = [key for key in given if key not in acting(mode, given) and (key, mode) != ("neural", "pt")]
+    found = [key for key in given if key not in acting(mode, given, vector) and (key, mode) != ("neural", "pt")]
     needs = {key for key in found if mode == "pt" and (key == "neural.every" or "nis" in SETTINGS[key].modes)}
     return [f"{key}= (without neural=coldest or all)" if key in needs else f"{key}=" for key in found]

@@ -17,6 +17,8 @@ IN_SHORT_OF_ALLOYS = ("formation_energy", "l10", "log_z")
 NO_NEED = ("correlation_length", "xi_over_length")  # noise alone leaves none above the transition
 OF_COOLING = "draws are ends of a cooling: their lowest energy counts, their averages are not those of equilibrium"
 GOOD = "nothing to object: R-hat at most 1.05, chains of at least 50 tau_int, 20 effective draws"
+SOLVED = "the equations are solved at every temperature"
+LARGEST_REACTION = 0.6  # where second order is good to 0.05 in q (tests/test_mean_field.py)
 OTHER_MODES = "use --mode pt, or wolff for a ferromagnet"  # what OTHER_MOVES are called here
 FAR_SIGMA = 5
 NOISE_FACTOR = 1.5  # between an ESS and that of Gaussian log weights, from which it is called noise
@@ -89,10 +91,11 @@ def verdict(results: Results) -> list[str]:
             lines.append(f"{status}: {what}{rest}{where}: {advice}")
             continue
         lines.append(f"{status}: {_some(names)}{where}: {advice}")
-    lines += _against_exact(results) + _dropped_modes(results) + _noisy_ess(results)
+    lines += _against_exact(results) + _dropped_modes(results) + _noisy_ess(results) + _large_reaction(results)
     apart = any(line.startswith("not converged") for line in lines)
     found = _equilibrated(results)
-    return (lines or [GOOD]) + [line for line in found if not (apart and line.startswith(f"equilibrated: {YES}"))]
+    good = SOLVED if "converged" in results.diagnostics else GOOD
+    return (lines or [good]) + [line for line in found if not (apart and line.startswith(f"equilibrated: {YES}"))]
 
 
 def _equilibrated(results: Results) -> list[str]:
@@ -145,6 +148,17 @@ def _noisy_ess(results: Results) -> list[str]:
     expected = math.exp(-2.0 * gap[worst])
     at = f"ESS {ess[worst]:.3g} but exp(-2 dF) = {expected:.2g} at beta {named(results, worst)}"
     return [f"noise: {at}: rare draws decide it; take more draws, a stronger sampler, or --mode pt"]
+
+
+def _large_reaction(results: Results) -> list[str]:
+    """A line where the second order of a mean field is no small correction to the first."""
+    reaction = np.array(results.diagnostics.get("reaction", []), ndmin=1)
+    far = [b for b in range(reaction.size) if reaction[b] > LARGEST_REACTION]
+    if not far:
+        return []
+    where = _some([named(results, b) for b in far])
+    worst = f"its second order is {reaction[far].max():.3g} of the field"
+    return [f"beyond its range: {worst} (beta {where}): the expansion asks for far less; check with --mode kinetic"]
 
 
 def diagnostics(results: Results) -> list[str]:

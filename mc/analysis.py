@@ -16,11 +16,14 @@ from mc.equilibration import Verdict, equilibrated
 from mc.exact import exact_or_none
 from mc.hamiltonian import Hamiltonian
 from mc.models.alloy import fixed_variables
+from mc.models.attention import asymmetry
 from mc.observables import summarize
 from mc.population import family_entropy, mean_square_family_size, population_error
 from mc.spin_glass import OverlapDistribution, entropy, overlap_distribution
 from mc.statistics import Estimate, gravest, longest_rejection
 from mc.stepping_stone import stepping_stones
+from mc.vector.hamiltonian import VectorHamiltonian
+from mc.vector.profiles import BINS, Profile, on_grid, profiles, solved, time_averages
 from mc.weighted import effective_sample_size, largest_weight_share, log_mean_weight, weighted_entropy
 from mc.weighted_overlaps import pair_observables, pair_overlaps
 
@@ -36,7 +39,8 @@ class Results:
     """observables: {name: one Estimate a beta}; diagnostics: {name: one number a beta, or one number}.
 
     equilibrated: one verdict a beta, of the modes that have one. lowest_state: spins (N,) int8 of the lowest energy.
-    overlaps: P(q) of every beta, where there are overlaps. n_chains: 0 where they are not of one file.
+    overlaps: P(q) of every beta, where there are overlaps. profiles: observables along a coordinate, such as a lag.
+    n_chains: 0 where they are not of one file.
     cooled: whether the draws are ends of a cooling, which have no equilibrium averages. k_B: of the Hamiltonian.
     """
 
@@ -46,6 +50,7 @@ class Results:
     equilibrated: list[Verdict] = field(default_factory=list)
     lowest_state: np.ndarray | None = None
     overlaps: list[OverlapDistribution] = field(default_factory=list)
+    profiles: dict[str, Profile] = field(default_factory=dict)
     n_chains: int = 0
     cooled: bool = False
     k_B: float = 1.0
@@ -77,18 +82,27 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
         if "energy" not in posterior:
             raise ValueError("there is no energy among its draws")
         length = smallest_mode_length(hamiltonian)
+        vector = isinstance(hamiltonian, VectorHamiltonian)
+        results.profiles = profiles(chain, posterior) if vector else {}
         results.observables = summarize(
-            posterior, chain.n_spins, chain.betas, log_weight, length, fixed_variables(hamiltonian)
-        )
+            {name: values for name, values in posterior.items() if name not in results.profiles},
+            chain.n_spins, chain.betas, log_weight, length, fixed_variables(hamiltonian),
+        )  # fmt: skip
+        if vector:
+            results.observables |= time_averages(chain, hamiltonian)
+        if chain.mode == "kinetic":  # its states are not those of exp(-beta E)
+            del results.observables["heat_capacity"]
         results.diagnostics["lowest_energy"] = float(posterior["energy"].min())
         if "lowest_state" in chain.diagnostics:  # also from the warm-up
             results.lowest_state = chain.diagnostics["lowest_state"]
             results.diagnostics["lowest_energy"] = float(hamiltonian.energy(results.lowest_state))
         if "overlap" in posterior and chain.n_spins <= LARGEST_OVERLAP_GRID:
             symmetric = hamiltonian.is_z2_symmetric
+            overlap, steps = posterior["overlap"], chain.n_spins
+            if vector:
+                overlap, steps = on_grid(overlap), BINS
             results.overlaps = [
-                overlap_distribution(as_chains(posterior["overlap"])[:, :, b], chain.n_spins, symmetric)
-                for b in range(len(chain.betas))
+                overlap_distribution(as_chains(overlap)[:, :, b], steps, symmetric) for b in range(len(chain.betas))
             ]
         if has_pairs(chain, hamiltonian):
             _pairs(results, chain, hamiltonian, log_weight)
@@ -101,7 +115,7 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
             results.diagnostics["swap_acceptance"] = rates.tolist()
         if chain.mode in ("pt", "population") and len(chain.betas) > 1:
             _ladder(results, posterior["energy"], hamiltonian, stats.get("family"))
-        if chain.mode in ("metropolis", "heatbath", "wolff", "swendsen-wang", "pt"):
+        if chain.mode in ("metropolis", "heatbath", "wolff", "swendsen-wang", "pt", "kinetic"):
             results.equilibrated = _equilibrated(posterior)
         name = "log_weight_proposed" if "log_weight_proposed" in stats else "log_weight"
         if "neural_accepted" in stats:
@@ -114,6 +128,10 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
             results.diagnostics["longest_rejection"] = [
                 longest_rejection(accepted[:, :, b]) for b in range(len(chain.betas))
             ]
+    if isinstance(hamiltonian, VectorHamiltonian):
+        results.diagnostics["asymmetry"] = asymmetry(hamiltonian.couplings)
+    if chain.mode == "mean-field":
+        results.observables = solved(chain)
     results.diagnostics |= exact_values(chain, hamiltonian)
     if "log_z" in results.diagnostics:
         log_z, error = np.array(results.diagnostics["log_z"]), np.array(results.diagnostics["log_z_error"])
@@ -161,7 +179,7 @@ def _ladder(results: Results, energy: np.ndarray, hamiltonian: Hamiltonian, fami
     families, is not seen draw by draw: errors are then at least those of `population_error`.
     """
     energy = as_chains(energy)
-    stones = stepping_stones(energy, results.betas, hamiltonian.n_spins, hamiltonian.n_up)
+    stones = stepping_stones(energy, results.betas, hamiltonian.log_states)
     if family is not None:
         _families(results, family)
         least = population_error(energy, results.betas, family)

@@ -1,7 +1,8 @@
 """The chain file: what a run has drawn, in one HDF5 file (schema "nmcmc-chain", version 1).
 
     posterior, sample_stats     every sampled variable, axes (chain, draw, beta, own axes ...)
-    configurations              spins (chain, spin_draw, beta, site) int8; spin_draw holds the number of the draw
+    configurations              spins (chain, spin_draw, beta, site) int8, of vectors (..., site, component) float32;
+                                spin_draw holds the number of the draw
     hamiltonian                 the energy function, enough to rebuild it
     state                       what the sampler needs to go on, exactly as it was after the last committed draw
     observables, diagnostics, training    small tables
@@ -35,12 +36,15 @@ import h5py
 import numpy as np
 
 from mc import chain_layout as layout
+from mc.chain_hamiltonian import spin_axes as axes_of_a_state
+from mc.chain_hamiltonian import spin_type, write_hamiltonian
 from mc.chain_layout import SCHEMA, SCHEMA_VERSION, opened
 from mc.chain_lock import ChainError, WriterLock, part_of, reason, replacement, writable_target
 from mc.chain_reader import Chain, open_chain
 from mc.chain_writer import FORMAT, ChainWriter
 from mc.hamiltonian import Hamiltonian
 from mc.models.alloy import companions
+from mc.vector.hamiltonian import VectorHamiltonian
 
 __all__ = ["Chain", "ChainError", "ChainWriter", "create_chain", "open_chain", "resume_chain"]
 
@@ -55,7 +59,7 @@ def create_chain(
     command: str,
     config: Mapping[str, Any],
     rng_seed: int,
-    hamiltonian: Hamiltonian,
+    hamiltonian: Hamiltonian | VectorHamiltonian,
     betas: np.ndarray,
     n_chains: int,
     posterior: Mapping[str, tuple],
@@ -106,13 +110,14 @@ def create_chain(
             file.attrs["asked_draws"] = int(asked_draws)
         for part in layout.PARTS_OF_A_RUN:
             file.attrs[f"cpu_seconds_{part}"] = 0.0
-        layout.write_hamiltonian(file.create_group("hamiltonian"), hamiltonian)
+        write_hamiltonian(file.create_group("hamiltonian"), hamiltonian)
         posterior = _with_companions(posterior, hamiltonian)
         for group, variables in zip(layout.SAMPLED_GROUPS, (posterior, sample_stats), strict=True):
             variables = {name: layout.Variable(*given) for name, given in variables.items()}
             layout.create_sampled(file.create_group(group), n_chains, betas, variables, unit)
         layout.add_companions(file["posterior"], hamiltonian)
-        spins = {"spins": layout.Variable({**(spin_axes or {}), "site": hamiltonian.n_spins}, np.int8)}
+        axes = {**(spin_axes or {}), **axes_of_a_state(hamiltonian)}
+        spins = {"spins": layout.Variable(axes, spin_type(hamiltonian))}
         group = file.create_group("configurations")
         layout.create_sampled(group, n_chains, betas, spins, unit, draw_axis="spin_draw")
         group.attrs["spins_every"] = int(spins_every)

@@ -1,4 +1,4 @@
-"""How the arrays of a chain lie in its HDF5 file: axes, chunks, units, sampled variables, Hamiltonian.
+"""How the arrays of a chain lie in its HDF5 file: axes, chunks, units, sampled variables.
 
 Every dataset has an HDF5 dimension scale on each of its axes, and every group has its own scales. That is all
 xarray and arviz need to open the file as netCDF-4. Truth values are stored as int8 with the attribute
@@ -20,7 +20,6 @@ import numpy as np
 
 from mc.chain_lock import ChainError, reason
 from mc.hamiltonian import Hamiltonian
-from mc.lattice import Lattice
 from mc.models.alloy import companions
 
 SCHEMA, SCHEMA_VERSION = "nmcmc-chain", 1
@@ -199,59 +198,6 @@ def set_attributes(target: h5py.HLObject, attributes: Mapping[str, Any]) -> None
     for name, value in attributes.items():
         if name not in target.attrs or not np.array_equal(target.attrs[name], value):
             target.attrs[name] = value
-
-
-def write_hamiltonian(group: h5py.Group, hamiltonian: Hamiltonian) -> None:
-    """Store a Hamiltonian: its interactions, not the recipe they came from, so no later model code can change it."""
-    lattice = hamiltonian.lattice
-    set_attributes(
-        group,
-        {
-            "name": hamiltonian.name,
-            "parameters": to_json(hamiltonian.parameters, "the parameters of the Hamiltonian"),
-            "n_spins": hamiltonian.n_spins,
-            "fingerprint": hamiltonian.fingerprint,
-            "constant": hamiltonian.constant,
-            "energy_unit": hamiltonian.energy_unit,
-            "k_B": hamiltonian.k_B,
-        },
-    )
-    if hamiltonian.n_up is not None:
-        group.attrs["n_up"] = hamiltonian.n_up
-    if lattice is not None:
-        group.attrs["lattice_shape"] = np.array(lattice.shape, dtype=np.int64)
-        group.attrs["lattice_periodic"] = np.array(lattice.periodic, dtype=np.int8)
-    for order, (sites, couplings) in hamiltonian.interactions.items():
-        axes = (f"interaction_{order}", f"member_{order}")
-        for axis, length in zip(axes, sites.shape, strict=True):
-            add_axis(group, axis, length, hamiltonian.energy_unit)
-        for name, array in ((f"sites_{order}", sites), (f"couplings_{order}", couplings)):
-            dataset = add_array(group, name, array)
-            attach_axes(dataset, axes[: array.ndim])
-            dataset.attrs["units"] = "dimensionless" if name.startswith("sites") else hamiltonian.energy_unit
-
-
-def read_hamiltonian(group: h5py.Group) -> Hamiltonian:
-    """The Hamiltonian of a file; raises ChainError when it is not the one that was stored."""
-    stored = group.attrs
-    lattice = None
-    if "lattice_shape" in stored:
-        lattice = Lattice(tuple(stored["lattice_shape"]), tuple(stored["lattice_periodic"]))
-    orders = sorted(int(name.removeprefix("sites_")) for name in group if name.startswith("sites_"))
-    hamiltonian = Hamiltonian(
-        int(stored["n_spins"]),
-        {order: (group[f"sites_{order}"][()], group[f"couplings_{order}"][()]) for order in orders},
-        float(stored["constant"]),
-        lattice,
-        stored["name"],
-        json.loads(stored["parameters"]),
-        stored["energy_unit"],
-        float(stored["k_B"]),
-        int(stored["n_up"]) if "n_up" in stored else None,
-    )
-    if hamiltonian.fingerprint != stored["fingerprint"]:
-        raise ChainError(f"{group.file.filename}: the Hamiltonian is not the one stored; the file is damaged")
-    return hamiltonian
 
 
 @contextlib.contextmanager

@@ -14,9 +14,11 @@ import numpy as np
 
 from mc import chain_layout as layout
 from mc import chain_tables as tables
+from mc.chain_hamiltonian import read_hamiltonian
 from mc.chain_layout import opened
 from mc.chain_lock import ChainError
 from mc.hamiltonian import Hamiltonian
+from mc.vector.hamiltonian import VectorHamiltonian
 
 
 def open_chain(path: str | os.PathLike) -> Chain:
@@ -91,7 +93,10 @@ class Chain:
 
     @property
     def spins(self) -> np.ndarray:
-        """Stored states (chain, spin_draw, beta, site), int8; `spin_draws` says which draws they are."""
+        """Stored states (chain, spin_draw, beta, site), int8; `spin_draws` says which draws they are.
+
+        Vector spins: (chain, spin_draw, beta, site, component), float32.
+        """
         return self._rows("configurations/spins", self._spin_rows)
 
     @property
@@ -99,10 +104,10 @@ class Chain:
         """Numbers of the draws whose spins are stored, (spin_draw,) int64."""
         return self._rows("configurations/spin_draw", self._spin_rows)
 
-    def hamiltonian(self) -> Hamiltonian:
+    def hamiltonian(self) -> Hamiltonian | VectorHamiltonian:
         """The Hamiltonian that was sampled, rebuilt from its stored interactions."""
         with self._same_run() as file:
-            return layout.read_hamiltonian(file["hamiltonian"])
+            return read_hamiltonian(file["hamiltonian"])
 
     def state(self) -> dict[str, np.ndarray | bytes]:
         """The sampler state after the last draw; {} when there is none."""
@@ -110,6 +115,16 @@ class Chain:
             if file.attrs["committed_draws"] != self.n_draws:
                 raise ChainError(f"{self.path} has grown since it was opened; open it again for its state")
             return read_state(file)
+
+    def own_axes(self, name: str) -> dict[str, np.ndarray]:
+        """{axis: coordinates} of the axes of a posterior variable after (chain, draw, beta); 0, 1, ... where it has
+        none.
+        """
+        with self._same_run() as file:
+            group = file["posterior"]
+            own = layout.axes_of(group[name])[3:]
+            bare = {axis: tables.is_bare_axis(group[axis]) for axis in own}
+            return {axis: np.arange(len(group[axis])) if bare[axis] else group[axis][()] for axis in own}
 
     def group_attributes(self, name: str) -> dict[str, Any]:
         """Attributes of a group, such as "diagnostics" or "observables/energy"."""

@@ -64,7 +64,8 @@ class ChainWriter:
             self.n_spins = int(file["hamiltonian"].attrs["n_spins"])
             self._energy_unit = file["hamiltonian"].attrs["energy_unit"]
             self._has_state = "draws" in file["state"].attrs
-            self._spin_tail = file["configurations/spins"].shape[2:]  # beta, own axes, site
+            spins = file["configurations/spins"]
+            self._spin_tail, self._spin_type = spins.shape[2:], spins.dtype  # beta, own axes, site (component)
             self._shapes: dict[tuple[str, str], tuple[tuple[int, ...], np.dtype]] = {}
             self._companions: dict[str, np.ndarray] = {}
             for group in layout.SAMPLED_GROUPS:
@@ -126,8 +127,8 @@ class ChainWriter:
 
         posterior, sample_stats: every variable the file was made with, (chain, n, beta, own axes ...); those that
             energy and magnetization make may be left out.
-        spins: (chain, n_stored, beta, own axes, site) of +1 and -1, belonging to the draws numbered `spin_draws`
-            (n_stored,) from the start of the run; both or neither.
+        spins: (chain, n_stored, beta, own axes, site) of +1 and -1, of vectors (..., site, component), belonging to
+            the draws numbered `spin_draws` (n_stored,) from the start of the run; both or neither.
 
         Raises ValueError for names, shapes or types other than those of the file.
         """
@@ -167,19 +168,22 @@ class ChainWriter:
         if (spins is None) != (spin_draws is None):
             raise ValueError("append: spins and spin_draws go together")
         if spins is None:
-            spins = np.zeros((self.n_chains, 0, *self._spin_tail), np.int8)
+            spins = np.zeros((self.n_chains, 0, *self._spin_tail), self._spin_type)
             return spins, np.zeros(0, np.int64)
         spin_draws = np.array(spin_draws, dtype=np.int64).reshape(-1)
         spins = np.asarray(spins)
         needed = (self.n_chains, len(spin_draws), *self._spin_tail)
         if spins.shape != needed:
             raise ValueError(f"append: spins have shape {spins.shape}, {needed} is needed")
-        if (np.abs(spins) != 1).any():
+        if self._spin_type.kind == "f":
+            if not np.isfinite(spins).all():
+                raise ValueError("append: spins that are not finite")
+        elif (np.abs(spins) != 1).any():
             raise ValueError("append: spins other than +1 and -1")
         inside = (spin_draws >= first) & (spin_draws < stop)
         if not inside.all() or (np.diff(spin_draws) <= 0).any():
             raise ValueError(f"append: spin_draws must increase and lie in this block, {first} to {stop - 1}")
-        return spins.astype(np.int8), spin_draws
+        return spins.astype(self._spin_type), spin_draws
 
     def set_state(self, state: Mapping[str, np.ndarray | bytes]) -> None:
         """Give the sampler state that belongs to all draws appended so far; copied.
@@ -306,7 +310,7 @@ class ChainWriter:
         room = METADATA_ROOM + 2 * sum(table.nbytes for table in self._tables.values())
         for tail, dtype in self._shapes.values():
             room += layout.room_for(self.n_chains, tail, dtype.itemsize, draws)
-        return room + layout.room_for(self.n_chains, self._spin_tail, 1, spin_draws)
+        return room + layout.room_for(self.n_chains, self._spin_tail, self._spin_type.itemsize, spin_draws)
 
     def _write(self, part: Path, ready: list[_Block], stop: int, complete: bool) -> None:
         draws, spin_rows = self._committed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -162,6 +163,13 @@ class Hamiltonian:
     def is_ferromagnet(self) -> bool:
         """Bonds only, none negative: what the Wolff algorithm asks for."""
         return set(self.interactions) <= {2} and bool((self.bonds[1] > 0).all())
+
+    @property
+    def log_states(self) -> float:
+        """ln of the number of states, ln Z at beta = 0: N ln 2, or ln binomial(N, n_up)."""
+        if self.n_up is None:
+            return self.n_spins * math.log(2.0)
+        return math.log(math.comb(self.n_spins, self.n_up))
 
     @cached_property
     def is_nearest_neighbour(self) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 
 from mc import chain_layout as layout
 from mc.chain import ChainWriter, create_chain
+from mc.chain_hamiltonian import read_hamiltonian, spin_axes
 from mc.chain_lock import ChainError
 from mc.chain_reader import committed_lengths
 from mc.chain_tables import is_bare_axis
@@ -96,11 +97,12 @@ def merge_chains(members: Sequence[Member], path: str | os.PathLike, command: st
                                  "twice make errors too small, so give each run another --rng-seed")  # fmt: skip
     draws = min(member.draws for member in members)
     with tree(members[0].source) as group:
-        hamiltonian = layout.read_hamiltonian(group["hamiltonian"])
+        hamiltonian = read_hamiltonian(group["hamiltonian"])
         variables = [_variables(group[name]) for name in layout.SAMPLED_GROUPS]
-        tail_of_first = group["configurations/spins"].shape[2:]  # (beta, own axes ..., site)
+        tail_of_first = group["configurations/spins"].shape[2:]  # (beta, own axes ..., site, component)
         names = axes_in(group["configurations"])["spins"]
-        spin_axes = dict(zip(names[3:-1], tail_of_first[1:-1], strict=True))
+        of_a_state = spin_axes(hamiltonian)
+        own_axes = {n: k for n, k in zip(names[3:], tail_of_first[1:], strict=True) if n not in of_a_state}
     for member in members[1:]:
         with tree(member.source) as group:
             theirs = [_variables(group[name]) for name in layout.SAMPLED_GROUPS]
@@ -114,7 +116,7 @@ def merge_chains(members: Sequence[Member], path: str | os.PathLike, command: st
     writer = create_chain(
         path, mode=members[0].mode, command=command, config=config, rng_seed=NO_SEED, hamiltonian=hamiltonian,
         betas=members[0].betas, n_chains=chains, posterior=variables[0], sample_stats=variables[1],
-        spin_axes=spin_axes,
+        spin_axes=own_axes,
         spins_every=int(stored[1] - stored[0]) if len(stored) > 1 else len(stored), overwrite=True,
     )  # fmt: skip
     try:
@@ -164,7 +166,8 @@ def _spin_draws(member: Member, draws: int) -> np.ndarray:
 def _fill(writer: ChainWriter, members: Sequence[Member], draws: int, stored: np.ndarray) -> None:
     """Append the draws of all members, block by block."""
     with tree(members[0].source) as group:
-        row = math.prod(group["configurations/spins"].shape[2:]) + 64 * len(writer.betas)  # bytes, about
+        spins = group["configurations/spins"]
+        row = math.prod(spins.shape[2:]) * spins.dtype.itemsize + 64 * len(writer.betas)  # bytes, about
     block = max(1, PENDING_BYTES // (row * writer.n_chains))
     for first in range(0, draws, block):
         stop = min(first + block, draws)
@@ -187,7 +190,7 @@ def _block(member: Member, first: int, stop: int, kept: np.ndarray) -> tuple[Map
         ]
         spins, numbers = group["configurations/spins"], group["configurations/spin_draw"][()]
         if not len(kept):
-            return *sampled, np.zeros((spins.shape[0], 0, *spins.shape[2:]), np.int8)
+            return *sampled, np.zeros((spins.shape[0], 0, *spins.shape[2:]), spins.dtype)
         low, high = np.searchsorted(numbers, (kept[0], kept[-1] + 1))
         rows = spins[:, low:high]
         return *sampled, rows[:, np.isin(numbers[low:high], kept)]

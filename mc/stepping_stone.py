@@ -7,8 +7,8 @@ Between neighbouring inverse temperatures a < b of the ladder
 free-energy perturbation (Zwanzig, J. Chem. Phys. 22, 1420 (1954)) along a chain of steps, each from its neighbour
 (W. Xie et al., Syst. Biol. 60, 150 (2011)). The logarithm of a mean is low on average, by half its variance, so the
 forward value is low and the backward one high: their average has less of that bias, the less the narrower the step,
-and their gap shows what steps are too wide. A ladder that holds beta = 0 has ln Z(0) as its anchor, N ln 2
-or, with a fixed number of spins up, ln binomial(N, n_up).
+and their gap shows what steps are too wide. A ladder that holds beta = 0 has ln Z(0) as its anchor, the logarithm of
+the number of states (N ln 2 for Ising spins), or of their volume.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class _Step:
         return 0.5 * abs(self.forward - self.backward) if poor else 0.0
 
 
-def stepping_stones(energy: np.ndarray, betas: np.ndarray, n_spins: int, n_up: int | None = None) -> SteppingStones:
-    """ln Z at every beta of a ladder of N = n_spins Ising spins, n_up of them up unless any number may be.
+def stepping_stones(energy: np.ndarray, betas: np.ndarray, log_states: float) -> SteppingStones:
+    """ln Z at every beta of a ladder. log_states: ln Z at beta = 0 (`Hamiltonian.log_states`).
 
     energy: total energies (chain, draw, beta), the draws of all betas made side by side, transient removed; betas:
     (B,) in 1 / energy unit, in any order.
@@ -105,8 +105,7 @@ def stepping_stones(energy: np.ndarray, betas: np.ndarray, n_spins: int, n_up: i
         for lower, upper, width in zip(columns[:-1], columns[1:], np.diff(rising), strict=True)
     ]
     absolute = bool(rising[0] == 0.0)
-    states = n_spins * math.log(2.0) if n_up is None else math.log(math.comb(n_spins, n_up))
-    total, series, excess = states if absolute else 0.0, np.zeros(energy.shape[:2]), 0.0
+    total, series, excess = log_states if absolute else 0.0, np.zeros(energy.shape[:2]), 0.0
     log_z, entropy = [], []
     for k, (beta, column) in enumerate(zip(rising, columns, strict=True)):
         if k > 0:

@@ -196,7 +196,7 @@ def test_log_z_of_a_composition_starts_from_its_number_of_states():
     driver = TemperingDriver(hamiltonian, np.linspace(0.0, 12.0, 7), 4, seed=3, thin=3)
     driver.warm_up(300)
     energy = driver.block(2000).posterior["energy"]
-    found = stepping_stones(energy, driver.betas, 16, hamiltonian.n_up)
+    found = stepping_stones(energy, driver.betas, hamiltonian.log_states)
     assert found.log_z[0] == pytest.approx(enumerate_exact(hamiltonian, 0.0).log_z, abs=1e-12)
     assert abs(found.log_z[-1] - enumerate_exact(hamiltonian, 12.0).log_z) < LARGEST_Z * found.error[-1]
 

@@ -28,8 +28,10 @@ from mc.exact.pfaffian import estimated_seconds as pfaffian_seconds
 from mc.exact.pfaffian import pfaffian_exact, pfaffian_refusal
 from mc.exact.result import ExactRefused, ExactResult, checked_beta
 from mc.exact.transfer_matrix import MAX_SECONDS, estimated_seconds, transfer_exact
+from mc.exact.vector_spins import vector_exact, vector_refusal
 from mc.hamiltonian import Hamiltonian
 from mc.square import square_refusal
+from mc.vector.hamiltonian import VectorHamiltonian
 
 __all__ = [
     "METHODS",
@@ -54,7 +56,7 @@ ALWAYS_ENUMERATE = 20  # spins: 30 ms, and the ground state comes with it
 SECONDS_PER_STATE = 3e-8  # of an enumeration; the same per block and interaction
 
 
-def exact(hamiltonian: Hamiltonian, beta: float, method: str | None = None) -> ExactResult:
+def exact(hamiltonian: Hamiltonian | VectorHamiltonian, beta: float, method: str | None = None) -> ExactResult:
     """Exact ln Z, <E>, heat capacity (and, where found, the ground state) at inverse temperature `beta`.
 
     method: one of METHODS, or None: Kaufman for a uniform two-dimensional torus without field, else enumeration up
@@ -66,6 +68,8 @@ def exact(hamiltonian: Hamiltonian, beta: float, method: str | None = None) -> E
     beta that is negative or not finite.
     """
     beta = checked_beta(beta)
+    if isinstance(hamiltonian, VectorHamiltonian):
+        return vector_exact(hamiltonian, beta)
     if method is None:
         offers = _offers(hamiltonian)
         if offers:
@@ -121,6 +125,8 @@ def _first_that_does(offers: list[_Offer], beta: float) -> ExactResult:
 
 def _offers(hamiltonian: Hamiltonian) -> list[_Offer]:
     """The methods that can do it, cheapest first."""
+    if isinstance(hamiltonian, VectorHamiltonian):
+        return [] if vector_refusal(hamiltonian) else [_Offer(0.01, partial(vector_exact, hamiltonian))]
     n_spins = hamiltonian.n_spins
     coupling = _torus_coupling(hamiltonian)
     if coupling is not None and (coupling > 0 or not any(side % 2 for side in hamiltonian.lattice.shape)):

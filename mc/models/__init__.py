@@ -15,6 +15,8 @@ from mc.models.edwards_anderson import ea2d, ea3d
 from mc.models.from_file import from_file
 from mc.models.graphs import pspin, rrg, sk
 from mc.models.ising import critical_beta, ising
+from mc.models.vector import vector
+from mc.vector.hamiltonian import VectorHamiltonian
 
 __all__ = [
     "MODELS",
@@ -29,6 +31,7 @@ __all__ = [
     "pspin",
     "rrg",
     "sk",
+    "vector",
 ]
 
 
@@ -41,7 +44,7 @@ class Model:
     """
 
     name: str
-    builder: Callable[..., Hamiltonian]
+    builder: Callable[..., Hamiltonian | VectorHamiltonian]
     keys: Mapping[str, str]
     about: str
     found: tuple[str, ...] = ()
@@ -103,11 +106,18 @@ MODELS = {
             "binary alloy CuAu on a cell of primitive cells, cell=2x2x4 (path=: another cluster expansion)",
             ("elements", "vectors"),
         ),
+        Model(
+            "vector",
+            vector,
+            {"N": "size", "D": "size", "J": "field", "coupling": "text", "h": "number", "seed": "seed"}
+            | {"path": "text", "energy": "text", "pairs": "text"},
+            "vector-spin glass, spins in R^D with dense couplings of variance 1/N and fields of norm h (path=: x, J)",
+        ),
     )
 }
 
 
-def build(name: str, parameters: Mapping[str, Any]) -> Hamiltonian:
+def build(name: str, parameters: Mapping[str, Any]) -> Hamiltonian | VectorHamiltonian:
     """The Hamiltonian of model `name` with `parameters`; ValueError for an unknown name, key or a wrong value."""
     if name not in MODELS:
         raise ValueError(f"model {name}: not one of {', '.join(MODELS)}")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from pathlib import Path
-
 import numpy as np
 
 from mc.hamiltonian import Hamiltonian
 from mc.lattice import Lattice
+from mc.models.npz import read_npz
 
 
 def from_file(path: str | None = None, *, shape: str | None = None) -> Hamiltonian:
@@ -22,7 +19,7 @@ def from_file(path: str | None = None, *, shape: str | None = None) -> Hamiltoni
     """
     if path is None:
         raise ValueError("file: no path; give path=FILE.npz")
-    arrays = _read(path)
+    arrays = read_npz("file", path)
     interactions = {}
     if {"i", "j", "J"} & set(arrays):
         missing = {"i", "j", "J"} - set(arrays)
@@ -64,17 +61,6 @@ def from_file(path: str | None = None, *, shape: str | None = None) -> Hamiltoni
         return Hamiltonian(n_spins, given, 0.0, lattice, "file", parameters)
     except ValueError as error:
         raise ValueError(f"file: {path}: {error}") from None
-
-
-def _read(path: str) -> dict[str, np.ndarray]:
-    if not Path(path).is_file():
-        raise ValueError(f"file: path={path}: no such file")
-    try:
-        # Opened here, because np.load leaves a truncated file open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"file: path={path} is not a readable .npz file ({error})") from None
 
 
 def _sites(path: str, key: str, arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -1,0 +1,215 @@
+"""`nmcmc phase-diagram`: overlap matrices of replicas of a vector-spin glass over temperature and field, and a
+picture.
+
+One tempering run a field, each a chain file that is resumed; the temperatures asked for get others between them, so
+that neighbours exchange.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cli import values
+from cli.arguments import Target, default_out, parse, split_words
+from cli.errors import UserError
+from cli.options import Options
+from cli.output import Screen, counted
+from cli.results import opened
+from cli.run import run
+from cli.settings import VECTOR
+from mc.chain import Chain
+from mc.chain_lock import ChainError, replacement, writable_target
+from mc.equilibration import equilibrated
+from mc.exact.almeida_thouless import line
+from mc.vector.overlap_matrix import frobenius_overlaps, overlap_matrix, pair_values, rotation_overlaps
+
+REPLICAS = 5  # as in the thesis, fig. 4.2
+SWAPS = 1.3  # ln of neighbouring temperatures times sqrt(C): about a third of the swaps succeed
+KEPT = 50  # of so many draws one keeps its spins
+NAMED = ("h", "T", "beta", "replicas", "spins.every")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Replicas at one temperature and field.
+
+    mean, spread: of |q_ab| over pairs a < b, and the standard deviation of q_ab over pairs, both averaged over draws;
+    q_ab = sum_i s_i^a.s_i^b / (N R^2). frobenius, rotation: means over pairs of the overlaps that no common rotation
+    changes (`mc.vector.overlap_matrix`), of the last draw with spins, and rotation_spread the standard deviation of
+    the second.
+    energy: a spin. equilibrated, reason: as of `mc.equilibration`, replicas from random starts as chains.
+    matrix: q_ab of the last draw with spins. below_line: whether (T, h) lies below the line of de Almeida and
+    Thouless of SK.
+    """
+
+    T: float
+    h: float
+    mean: float
+    spread: float
+    frobenius: float
+    rotation: float
+    rotation_spread: float
+    energy: float
+    equilibrated: str
+    reason: str
+    below_line: bool
+    matrix: list[list[float]]
+
+
+def phase_diagram(words: Sequence[str], options: Options, screen: Screen) -> int:
+    """Run, measure, draw and say where it is; returns the exit code. UserError before any work."""
+    began = time.monotonic()
+    given, temperatures, fields, replicas = checked(words)
+    targets = [target_at(given, temperatures, h) for h in fields]
+    first = targets[0][0]
+    as_written = tuple(word for word in words if "=" in word)
+    folder = options.out or Path(default_out(replace(first, words=as_written), "phase-diagram").stem)
+    pictures = has_matplotlib()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); choose another --out") from None
+    screen.say(
+        f"out: {folder} ({counted(len(fields), 'field')}, {len(first.betas)} temperatures in a ladder of each)"
+    )
+    cells: list[Cell] = []
+    for h, (target, settings) in zip(fields, targets, strict=True):
+        own = replace(options, out=folder / f"h={h:g}.h5", chains=1, quiet=True, json=False)
+        code = run("phase-diagram", target, "pt", settings | {"replicas": replicas, "spins.every": KEPT}, own, began)
+        chain = opened(own.out)
+        if code or not chain.complete:
+            screen.say(
+                f"stopped at h={h:g}: {chain.n_draws} of {options.draws} draws; the same command again goes on"
+            )
+            return code
+        swaps = np.nanmin(chain.diagnostics["swap_acceptance"])
+        cost = f"{chain.seconds['sample']:.0f} s CPU"
+        screen.say(f"h={h:g}: {chain.n_draws} draws, least swap acceptance {swaps:.2f}, {cost}")
+        cells += cells_of(chain, temperatures, h)
+    for text in table(cells):
+        screen.say(text)
+    content = {"model": VECTOR, "words": list(words), "replicas": replicas, "cells": [asdict(cell) for cell in cells]}
+    written = [write(folder / "phase-diagram.json", json.dumps(content, indent=1).encode())]
+    if pictures:
+        from cli.figures import style
+        from cli.figures.files import as_bytes
+        from cli.figures.phase_diagram import picture
+
+        with style.paper():
+            made = as_bytes(picture(cells), "png", f"{folder.name}: overlap matrices", style.DPI)
+        written.append(write(folder / "phase-diagram.png", made))
+    else:
+        screen.say("no picture: figures need matplotlib: pip install 'nmcmc[plot]'; the same command again draws it")
+    look = f"nmcmc analyze {folder / f'h={fields[0]:g}.h5'}"
+    screen.say(f"result: {' '.join(map(str, written))}; look at a field with: {look}")
+    if options.json:
+        print(json.dumps({"command": "phase-diagram", "out": str(folder), **content}), flush=True)
+    return 0
+
+
+def checked(words: Sequence[str]) -> tuple[dict[str, str], tuple[float, ...], tuple[float, ...], int]:
+    """(other keys, temperatures, fields, replicas); UserError for what does not fit."""
+    name, given = split_words(words)
+    if name != VECTOR:
+        raise UserError(f"phase-diagram {name}: overlap matrices are those of vector spins; use model {VECTOR}")
+    for key in ("T", "h"):
+        if key not in given:
+            raise UserError(f"phase-diagram: no {key}=; give several, such as {key}=0.1,0.5,1 or {key}=0:2:5")
+    temperatures, fields = values.numbers("T", given["T"]), values.numbers("h", given["h"])
+    if min(temperatures) <= 0 or len(set(temperatures)) < max(len(temperatures), 2):
+        raise UserError(f"T={given['T']}: two or more different temperatures above 0 are needed")
+    if min(fields) < 0 or len(set(fields)) < len(fields):
+        raise UserError(f"h={given['h']}: different numbers of at least 0 are needed")
+    replicas = values.integer("replicas", given.get("replicas", str(REPLICAS)), 2)
+    return {key: text for key, text in given.items() if key not in NAMED}, temperatures, fields, replicas
+
+
+def target_at(given: dict[str, str], temperatures: Sequence[float], h: float) -> tuple[Target, dict]:
+    """The model in a field h with the whole ladder, and the settings of its run."""
+    words = [VECTOR, *(f"{key}={text}" for key, text in given.items()), f"h={h!r}"]
+    target, settings = parse([*words, "T=" + ",".join(repr(T) for T in sorted(temperatures))], "pt")
+    between = ladder(temperatures, target.hamiltonian.n_spins, target.hamiltonian.n_components)
+    return replace(target, betas=tuple(1.0 / T for T in between)), settings
+
+
+def ladder(temperatures: Sequence[float], n_spins: int, n_components: int) -> list[float]:
+    """The temperatures, hottest first, and as many between them, equidistant in ln T, as exchanges need.
+
+    Cold spins are oscillators, C = N (D - 1) / 2; energies of neighbours then overlap where ln T differs by about
+    1 / sqrt(C).
+    """
+    widest = SWAPS / math.sqrt(0.5 * n_spins * (n_components - 1))
+    rising = sorted(temperatures)
+    found = [rising[0]]
+    for low, high in itertools.pairwise(rising):
+        steps = math.ceil(math.log(high / low) / widest)
+        found += [low * (high / low) ** (k / steps) for k in range(1, steps)] + [high]
+    return found[::-1]
+
+
+def cells_of(chain: Chain, temperatures: Sequence[float], h: float) -> list[Cell]:
+    """What the replicas of one run say at the temperatures asked for."""
+    overlap, energy, spins = chain.posterior["overlap"], chain.posterior["energy"], chain.spins[0, -1]
+    if overlap.ndim == 3:
+        overlap = overlap[..., None]
+    radius = chain.hamiltonian().radius
+    found = []
+    for T in temperatures:
+        b = int(np.abs(chain.betas * T - 1.0).argmin())
+        q, last = overlap[0, :, b], spins[b].astype(np.float64)
+        rotation = pair_values(rotation_overlaps(last, radius))
+        verdict = equilibrated({"energy": energy[0, :, b].T})
+        found.append(
+            Cell(
+                T=float(T),
+                h=float(h),
+                mean=float(np.abs(q).mean()),
+                spread=float(q.std(axis=1).mean()),
+                frobenius=float(pair_values(frobenius_overlaps(last, radius)).mean()),
+                rotation=float(rotation.mean()),
+                rotation_spread=float(rotation.std()),
+                energy=float(energy[0, :, b].mean() / chain.n_spins),
+                equilibrated=verdict.status,
+                reason=verdict.reason,
+                below_line=bool(T <= 1.0 and h < line(T)),
+                matrix=overlap_matrix(last, radius).tolist(),
+            )
+        )
+    return found
+
+
+def table(cells: Sequence[Cell]) -> list[str]:
+    """One line a cell."""
+    lines = [f"{'T':>8}{'h':>7}{'mean |q|':>10}{'spread':>9}{'q_rot':>8}{'spread':>9}{'E/N':>10}  equilibrated"]
+    for cell in cells:
+        numbers = f"{cell.mean:>10.4f}{cell.spread:>9.4f}{cell.rotation:>8.4f}{cell.rotation_spread:>9.4f}"
+        lines.append(f"{cell.T:>8.4g}{cell.h:>7.4g}{numbers}{cell.energy:>10.4f}  {cell.equilibrated}")
+    return lines
+
+
+def write(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all."""
+    try:
+        with replacement(writable_target(path), fresh=True) as part:
+            part.write_bytes(content)
+    except (OSError, ChainError) as error:
+        raise UserError(f"{path} cannot be written ({error}); choose another --out", code=1) from None
+    return path
+
+
+def has_matplotlib() -> bool:
+    from cli.figures import require_matplotlib
+
+    try:
+        require_matplotlib()
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,87 @@
+"""What a chain file of vector spins says beside its scalar observables: time averages, and correlations by lag."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mc.chain_reader import Chain
+from mc.statistics import Estimate, estimate
+from mc.vector.alignment import cosine_of_average, mean_square
+from mc.vector.hamiltonian import VectorHamiltonian
+
+PROFILES = ("correlation",)  # variables whose own axis is a coordinate, not a set of equals to be averaged over
+UNSETTLED = "the equations have not settled; try damping=0.9, scheme=anderson, another method= or --mode kinetic"
+BINS = 64  # of P(q) between q = -1 and 1
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An observable along a coordinate: axis, its values (n,), and mean, error, r_hat (beta, n)."""
+
+    axis: str
+    values: np.ndarray
+    mean: np.ndarray
+    error: np.ndarray
+    r_hat: np.ndarray
+
+
+def profiles(chain: Chain, posterior: Mapping[str, np.ndarray]) -> dict[str, Profile]:
+    """{name: Profile} of the variables of `PROFILES` among `posterior` (chain, draw, beta, n)."""
+    found = {}
+    for name in set(PROFILES) & posterior.keys():
+        ((axis, coordinates),) = chain.own_axes(name).items()
+        table = [
+            [estimate(posterior[name][:, :, b, k], name) for k in range(len(coordinates))]
+            for b in range(len(chain.betas))
+        ]
+        columns = (np.array([[getattr(e, key) for e in row] for row in table]) for key in ("mean", "error", "r_hat"))
+        found[name] = Profile(axis, coordinates, *columns)
+    return found
+
+
+def time_averages(chain: Chain, hamiltonian: VectorHamiltonian) -> dict[str, list[Estimate]]:
+    """`alignment_of_mean` and `q` from the sums of the spins over all draws, one Estimate a beta.
+
+    alignment_of_mean: the mean over sites of cos(<s_i>, x_i), where there are fields: the cosine of the average,
+    beside `alignment`, the average of cosines. q: sum_i |<s_i>|^2 / (N R^2), from products of different chains, so
+    that noise adds nothing. Errors are those of a jackknife over chains. {} for files without such sums (merged
+    ones).
+    """
+    sums = chain.state().get("spin_sums")
+    if sums is None or not chain.n_draws:
+        return {}
+    count = chain.n_draws * dict(chain.own_axes("energy")).get("replica", np.zeros(1)).size
+    found: dict[str, list[Estimate]] = {"alignment_of_mean": [], "q": []} if hamiltonian.has_fields else {"q": []}
+    for b in range(len(chain.betas)):
+        means = sums[:, b] / count
+        if hamiltonian.has_fields:
+            found["alignment_of_mean"].append(_as_estimate(cosine_of_average(means, hamiltonian.fields), chain))
+        found["q"].append(_as_estimate(mean_square(means, hamiltonian.radius), chain))
+    return found
+
+
+def _as_estimate(value, chain: Chain) -> Estimate:
+    return Estimate(value.value, value.error, n_draws=chain.n_chains * chain.n_draws)
+
+
+def on_grid(overlap: np.ndarray) -> np.ndarray:
+    """Overlaps of vectors on the grid of `BINS` + 1 values from -1 to 1 that P(q) is kept on; beyond it, at its
+    ends.
+    """
+    return np.clip(np.rint((overlap + 1.0) * (0.5 * BINS)), 0, BINS) * (2.0 / BINS) - 1.0
+
+
+def solved(chain: Chain) -> dict[str, list[Estimate]]:
+    """`q` and `A` of a file of mode mean-field, {} before they are there: numbers without a statistical error."""
+    converged = chain.diagnostics.get("converged")
+    if converged is None:
+        return {}
+    judged = [("ok", "") if good else ("not converged", UNSETTLED) for good in converged]
+    return {
+        name: [Estimate(float(value), 0.0, status=status, advice=advice)
+               for value, (status, advice) in zip(chain.observables[name]["mean"], judged, strict=True)]
+        for name in ("q", "A") if name in chain.observables
+    }  # fmt: skip
