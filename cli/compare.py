@@ -18,6 +18,7 @@ from cli.compared import Pair, Run
 from cli.ensemble_results import is_ensemble
 from cli.errors import UserError
 from cli.results import judged, opened
+from cli.settings import KINETIC, MEAN_FIELD
 from cli.status import describe
 from cli.tables import OTHER_MODES
 from mc.analysis import COOLED
@@ -83,7 +84,8 @@ def chain_of(path: Path) -> Chain:
         raise UserError(f"{path} is of mode {chain.mode}, whose draws are of no temperature; compare runs that "
                         "sample, such as those of --mode pt")  # fmt: skip
     if not chain.n_draws:
-        what = "a training" if chain.mode in ("train", "distill") else "not begun"
+        others = {"train": "a training", "distill": "a training", MEAN_FIELD: "a mean field"}
+        what = others.get(chain.mode, "not begun")
         raise UserError(f"{path} has no draws (it is {what}); run it on, or compare a run of --mode nmcmc or nis")
     return chain
 
@@ -93,6 +95,9 @@ def require_one_target(chains: Sequence[Chain]) -> None:
     first = chains[0]
     for other in chains[1:]:
         one, two = (chain.hamiltonian() for chain in (first, other))
+        if (first.mode == KINETIC) != (other.mode == KINETIC):
+            raise UserError(f"{first.path} and {other.path}: parallel dynamics has a law of its own, not that of "
+                            "equilibrium; compare runs of --mode kinetic with each other")  # fmt: skip
         if one.fingerprint == two.fingerprint:
             continue
         raise UserError(f"{first.path} and {other.path} are runs of different models ({difference(first, other)}); "

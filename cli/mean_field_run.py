@@ -42,7 +42,7 @@ def solve_all(work: Run, writer: ChainWriter, stop: Stopper) -> None:
         return
     hamiltonian = work.target.hamiltonian
     if not hamiltonian.has_fields:
-        work.screen.say("note: without fields m = 0 solves the equations at every temperature, and it is what is found")
+        work.screen.say("note: without fields m = 0 solves the equations at every temperature, and is what is found")
     clock, found = time.process_time(), []
     for beta in work.target.betas:
         if stop():

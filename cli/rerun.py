@@ -219,7 +219,7 @@ def found_again(checkpoint: Path, chain: Path) -> Path:
 
 def resolved_today(again: Again, target, given: dict[str, Any], out: Path) -> dict[str, Any]:
     """The configuration that `cli.run` would store, as JSON gives it back; UserError for what cannot be done."""
-    mode, settings = again.mode, acting(again.mode, given, again.target.model == VECTOR)
+    mode, settings = again.mode, acting(again.mode, given, target.model == VECTOR)
     if mode == COOLED:
         from cli.anneal_run import cooled
 

@@ -21,6 +21,7 @@ from cli.settings import CLUSTER, NEURAL
 from mc.chain import Chain
 from mc.chain_layout import opened as opened_file
 from mc.chain_lock import ChainError
+from mc.measure import mean_of_known
 from mc.weighted import effective_sample_size
 
 LAST_DRAWS = 200  # of each chain, that acceptance and ESS are of
@@ -128,7 +129,7 @@ def recent_of(chain: Chain) -> dict[str, np.ndarray]:
 
         if "accepted" in stats:
             name = "cluster size / N" if chain.mode in CLUSTER else "acceptance"
-            found[name] = last("accepted").mean(axis=(0, 1))
+            found[name] = mean_of_known(last("accepted"), (0, 1))
         if "swap_accepted" in stats and len(chain.betas) > 1:
             swaps = last("swap_accepted")[:, :, :-1]
             tried = np.isfinite(swaps)

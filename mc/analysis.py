@@ -15,6 +15,7 @@ from mc.chain_reader import Chain
 from mc.equilibration import Verdict, equilibrated
 from mc.exact import exact_or_none
 from mc.hamiltonian import Hamiltonian
+from mc.measure import mean_of_known
 from mc.models.alloy import fixed_variables
 from mc.models.attention import asymmetry
 from mc.observables import summarize
@@ -107,7 +108,7 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
         if has_pairs(chain, hamiltonian):
             _pairs(results, chain, hamiltonian, log_weight)
         if "accepted" in stats:
-            results.diagnostics["acceptance"] = stats["accepted"].mean(axis=(0, 1)).tolist()
+            results.diagnostics["acceptance"] = mean_of_known(stats["accepted"], (0, 1)).tolist()
         if "swap_accepted" in stats:
             swaps = stats["swap_accepted"][:, :, :-1]
             tried = np.isfinite(swaps)

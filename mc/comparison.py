@@ -23,6 +23,8 @@ from mc.chain_reader import Chain
 from mc.distribution_distance import Cumulative, Draws, compare, on_common_points
 from mc.overlap_distance import OverlapBlocks, compare_overlaps, overlap_blocks
 from mc.statistics import Estimate, gravest
+from mc.vector.hamiltonian import VectorHamiltonian
+from mc.vector.profiles import BINS, on_grid
 from mc.weighted_overlaps import pair_overlaps
 
 MEANS = ("energy", "abs_magnetization", "m2", "abs_overlap", "q2", "link_overlap", "log_z")
@@ -69,7 +71,9 @@ def sides_of(chain: Chain, results: Results, places: Sequence[int]) -> list[Side
     log_weight = chain.sample_stats["log_weight"] if chain.mode in WEIGHTED else None
     energy, magnetization = (chain.posterior.get(name) for name in ("energy", "magnetization"))
     overlap = chain.posterior.get("overlap")
-    hamiltonian = chain.hamiltonian()
+    hamiltonian, steps = chain.hamiltonian(), chain.n_spins
+    if overlap is not None and isinstance(hamiltonian, VectorHamiltonian):
+        overlap, steps = on_grid(overlap), BINS
     spins, kept = (chain.spins, chain.spin_draws) if has_pairs(chain, hamiltonian) else (None, None)
     found = []
     for b in places:
@@ -79,7 +83,7 @@ def sides_of(chain: Chain, results: Results, places: Sequence[int]) -> list[Side
             draws["abs_magnetization"] = Draws(np.abs(magnetization[:, :, b]), weight)
         blocks = None
         if overlap is not None:
-            blocks = overlap_blocks(overlap[:, :, b], chain.n_spins)
+            blocks = overlap_blocks(overlap[:, :, b], steps)
         elif spins is not None:
             blocks = pair_overlaps(spins[:, :, b], hamiltonian, None if weight is None else weight[:, kept]).blocks
         estimates = {name: results.observables[name][b] for name in MEANS if name in results.observables}

@@ -126,6 +126,14 @@ def has_modes(hamiltonian: Hamiltonian) -> bool:
     return hamiltonian.lattice is not None and any(hamiltonian.lattice.periodic)
 
 
+def mean_of_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
+    """Mean over axes without NaN, which stands for what was not tried; NaN where nothing was."""
+    known = np.isfinite(values)
+    count = known.sum(axis=axis)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+
+
 def kept_draws(first: int, n_draws: int, every: int) -> np.ndarray:
     """Numbers of the draws among first, first + 1, ... whose spins are kept: the multiples of `every` (0: none)."""
     return np.arange(-(-first // every) * every, first + n_draws, every) if every else np.zeros(0, np.int64)

@@ -11,7 +11,7 @@ import typer
 import cli.main
 from cli.arguments import parse, parse_mode
 from cli.instances import KEY
-from cli.settings import idle
+from cli.settings import VECTOR, idle
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = re.compile(r"(?:^|&& )(?:\S*/)?python (\S+\.py)")
@@ -65,5 +65,6 @@ def require_accepted(command: str) -> None:
         ground = ["beta=1"] if given["ground"] and not any(w.startswith(("beta=", "T=")) for w in asked) else []
         parse([*asked, *ground])
         return
-    _, settings = parse(asked, parse_mode(mode))
-    assert not idle(mode, settings), f"{command}: {idle(mode, settings)} without effect"
+    target, settings = parse(asked, parse_mode(mode))
+    without_effect = idle(mode, settings, target.model == VECTOR)
+    assert not without_effect, f"{command}: {without_effect} without effect"

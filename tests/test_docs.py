@@ -19,7 +19,8 @@ from tests.printed import ROOT, blocks, commands, lines, require_accepted
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
-WORKED = ("tutorial.md", "analysis.md", "finite-size.md", "alloys.md", "any-order.md", "python.md", "chain-file.md",
+WORKED = ("tutorial.md", "analysis.md", "finite-size.md", "alloys.md", "any-order.md", "vector-spins.md",
+          "python.md", "chain-file.md",
           "add-a-model.md", "add-a-prior.md", "add-a-network.md")  # fmt: skip
 ALONE = ("add-a-kernel.md",)  # in a process of their own: a compilation cache must not hold what a page defines
 PATHS = re.compile(r"`((?:mc|nmcmc|cli|tests|examples|benchmarks|docs)/[\w./-]*)`")

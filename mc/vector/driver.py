@@ -12,7 +12,7 @@ import numpy as np
 
 from mc.kernels.random_streams import streams
 from mc.ladder import tuned_betas
-from mc.measure import kept_draws
+from mc.measure import kept_draws, mean_of_known
 from mc.simulate import (
     INITIAL_STREAMS,
     REPLICA_STREAMS,
@@ -80,8 +80,8 @@ class VectorDriver:
 
     posterior: `energy`; `alignment`, the mean over sites of cos(s_i, x_i), where there are fields; `norm`, the mean
     of |s_i| / R, of the loss energy; `overlap`.
-    sample_stats: `accepted` of the last sweep before a draw (of moves with a step; 1 for heat bath), and with
-    exchange `swap_accepted`.
+    sample_stats: `accepted` of the last sweep before a draw (of moves with a step, NaN where it had none; 1 for heat
+    bath), and with exchange `swap_accepted`.
 
     Raises ValueError for rules, proposals, betas, sizes or starts that do not fit.
     """
@@ -196,7 +196,7 @@ class VectorDriver:
             values = getattr(series, name)
             single = values.shape[-1] == 1 and (name == "overlap" or not many)
             posterior[name] = values[..., 0] if single else values
-        statistics = {"accepted": series.accepted.mean(axis=-1)}
+        statistics = {"accepted": mean_of_known(series.accepted, -1)}
         if self.exchange:
             swaps, tried = series.swaps.sum(axis=1), series.tried.sum(axis=1)
             unknown = np.full(tried.shape, np.nan)
