@@ -26,10 +26,11 @@ from cli.instances import KEY, LEFT_OPEN, PLACE, Asked, parse_asked, seed_of
 from cli.options import Options
 from cli.output import Screen, Stopper
 from cli.run import check_before_work
-from cli.settings import CLASSICAL, SETTINGS
+from cli.settings import CLASSICAL, of_ensemble
 from cli.work import Run
 from cli.workers import do_jobs
 from mc.ensemble import spelled
+from mc.vector.hamiltonian import VectorHamiltonian
 
 REHEARSED = ("metropolis", "heatbath", "wolff", "swendsen-wang", "pt")  # modes whose first draw compiles and is cheap
 
@@ -66,7 +67,8 @@ def run_ensemble(command: str, words: Sequence[str], mode: str, options: Options
 
 def check(asked: Asked) -> Options:
     """Refuse what the mode cannot do with the model, with the first instance for all; the options as it has them."""
-    settings = {key: asked.given.get(key, s.default) for key, s in SETTINGS.items() if asked.mode in s.modes}
+    vector = isinstance(asked.target.hamiltonian, VectorHamiltonian)
+    settings = of_ensemble(asked.mode, asked.given, vector)
     options = asked.options.resolved(asked.mode, settings.get("move"))
     work = Run(asked.command, asked.target, asked.mode, asked.given, settings, options, Screen(quiet=True), asked.out,
                asked.spins_every, asked.began)  # fmt: skip

@@ -15,10 +15,11 @@ import numpy as np
 from cli.arguments import Target, default_out, parse, split_words
 from cli.errors import UserError
 from cli.options import Options
-from cli.run import MOST_SPINS
-from cli.settings import COOLED, LEARNING, SETTINGS, TRAINED
+from cli.run import MOST_SPINS, bytes_of_a_state
+from cli.settings import COOLED, LEARNING, MEAN_FIELD, TRAINED, of_ensemble
 from mc import models
 from mc.chain_layout import to_json
+from mc.vector.hamiltonian import VectorHamiltonian
 
 ABOUT = "instead of seed=: many disorder samples, 0:100 or a comma list, side by side (nmcmc run)"
 KEY, PLACE = "instances", "{instance}"
@@ -98,6 +99,8 @@ def parse_asked(command: str, words: Sequence[str], mode: str, options: Options,
         )
     if mode in LEARNING:
         raise UserError(f"{KEY}={given[KEY]}: mode {mode} draws nothing; train for one Hamiltonian, with seed=")
+    if mode == MEAN_FIELD:
+        raise UserError(f"{KEY}={given[KEY]}: mode {mode} draws nothing; give one seed= after the other")
     if mode == COOLED:
         raise UserError(f"{KEY}={given[KEY]}: mode {mode} cools one Hamiltonian; give seed=, or use --mode anneal")
     if options.checkpoint is not None:
@@ -158,10 +161,10 @@ def default_name(target: Target, mode: str) -> Path:
 
 def shared_config(target: Target, mode: str, given: dict[str, Any], options: Options, n: int) -> dict[str, Any]:
     """All that decides the draws of all instances, as JSON types. options: resolved for the mode."""
-    settings = {key: given.get(key, setting.default) for key, setting in SETTINGS.items() if mode in setting.modes}
+    settings = of_ensemble(mode, given, isinstance(target.hamiltonian, VectorHamiltonian))
     if settings["spins.every"] is None:
-        sites = target.hamiltonian.n_spins * len(target.betas) * options.chains * max(options.draws, 1)
-        settings["spins.every"] = max(1, -(-sites // MOST_SPINS), -(-sites * n // MOST_SPINS_TOGETHER))
+        total = bytes_of_a_state(target.hamiltonian) * len(target.betas) * options.chains * max(options.draws, 1)
+        settings["spins.every"] = max(1, -(-total // MOST_SPINS), -(-total * n // MOST_SPINS_TOGETHER))
     parameters = {key: value for key, value in target.hamiltonian.parameters.items() if key != "seed"}
     decide = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name not in FREE}
     if mode == "population":  # its size is no number of draws that could grow

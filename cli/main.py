@@ -153,6 +153,7 @@ def exact_command(words: Words, ground: Ground = False, as_json: Json = False):
     import json
 
     from cli.arguments import TEMPERATURE, parse
+    from cli.settings import VECTOR
     from mc.analysis import kelvin
     from mc.exact import ExactRefused, exact, ground_state
 
@@ -160,6 +161,8 @@ def exact_command(words: Words, ground: Ground = False, as_json: Json = False):
     target, _ = parse([*words, "beta=1"] if only_ground else words)
     found = {}
     if ground:
+        if target.model == VECTOR:
+            raise UserError("--ground: no method finds ground states of vector spins; leave it out, or use --mode pt")
         try:
             energy, _ = ground_state(target.hamiltonian)
         except ExactRefused as error:

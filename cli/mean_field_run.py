@@ -43,6 +43,8 @@ def solve_all(work: Run, writer: ChainWriter, stop: Stopper) -> None:
     hamiltonian = work.target.hamiltonian
     if not hamiltonian.has_fields:
         work.screen.say("note: without fields m = 0 solves the equations at every temperature, and is what is found")
+    if work.settings["scheme"] == "anderson" and work.settings["damping"] is not None:
+        work.screen.say("note: damping= has no effect with scheme=anderson")
     clock, found = time.process_time(), []
     for beta in work.target.betas:
         if stop():

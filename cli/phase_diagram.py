@@ -28,7 +28,7 @@ from cli.settings import VECTOR
 from mc.chain import Chain
 from mc.chain_lock import ChainError, replacement, writable_target
 from mc.equilibration import equilibrated
-from mc.exact.almeida_thouless import line
+from mc.exact.almeida_thouless import HIGHEST_H, LOWEST_T, line
 from mc.vector.overlap_matrix import frobenius_overlaps, overlap_matrix, pair_values, rotation_overlaps
 
 REPLICAS = 5  # as in the thesis, fig. 4.2
@@ -82,7 +82,7 @@ def phase_diagram(words: Sequence[str], options: Options, screen: Screen) -> int
     )
     cells: list[Cell] = []
     for h, (target, settings) in zip(fields, targets, strict=True):
-        own = replace(options, out=folder / f"h={h:g}.h5", chains=1, quiet=True, json=False)
+        own = replace(options, out=file_of(folder, h), chains=1, quiet=True, json=False)
         code = run("phase-diagram", target, "pt", settings | {"replicas": replicas, "spins.every": KEPT}, own, began)
         chain = opened(own.out)
         if code or not chain.complete:
@@ -108,7 +108,7 @@ def phase_diagram(words: Sequence[str], options: Options, screen: Screen) -> int
         written.append(write(folder / "phase-diagram.png", made))
     else:
         screen.say("no picture: figures need matplotlib: pip install 'nmcmc[plot]'; the same command again draws it")
-    look = f"nmcmc analyze {folder / f'h={fields[0]:g}.h5'}"
+    look = f"nmcmc analyze {file_of(folder, fields[0])}"
     screen.say(f"result: {' '.join(map(str, written))}; look at a field with: {look}")
     if options.json:
         print(json.dumps({"command": "phase-diagram", "out": str(folder), **content}), flush=True)
@@ -128,6 +128,10 @@ def checked(words: Sequence[str]) -> tuple[dict[str, str], tuple[float, ...], tu
         raise UserError(f"T={given['T']}: two or more different temperatures above 0 are needed")
     if min(fields) < 0 or len(set(fields)) < len(fields):
         raise UserError(f"h={given['h']}: different numbers of at least 0 are needed")
+    if min(temperatures) < LOWEST_T or max(fields) > HIGHEST_H:
+        raise UserError(f"phase-diagram: T of at least {LOWEST_T:g} and h of at most {HIGHEST_H:g} are needed")
+    if given.get("ladder", "fixed") != "fixed":
+        raise UserError("ladder=tuned: the temperatures asked for would move; leave ladder= out")
     replicas = values.integer("replicas", given.get("replicas", str(REPLICAS)), 2)
     return {key: text for key, text in given.items() if key not in NAMED}, temperatures, fields, replicas
 
@@ -193,6 +197,12 @@ def table(cells: Sequence[Cell]) -> list[str]:
         numbers = f"{cell.mean:>10.4f}{cell.spread:>9.4f}{cell.rotation:>8.4f}{cell.rotation_spread:>9.4f}"
         lines.append(f"{cell.T:>8.4g}{cell.h:>7.4g}{numbers}{cell.energy:>10.4f}  {cell.equilibrated}")
     return lines
+
+
+def file_of(folder: Path, h: float) -> Path:
+    """The chain file of a field."""
+    short = f"{h:g}"
+    return folder / f"h={short if float(short) == h else repr(h)}.h5"
 
 
 def write(path: Path, content: bytes) -> Path:

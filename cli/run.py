@@ -29,6 +29,7 @@ from mc.chain import Chain, ChainError, ChainWriter, create_chain, resume_chain
 from mc.chain_hamiltonian import spin_axes as axes_of_a_state
 from mc.chain_hamiltonian import spin_type
 from mc.chain_lock import WriterLock, writable_target
+from mc.hamiltonian import Hamiltonian
 from mc.measure import of_spins
 from mc.record import record
 from mc.simulate import Driver
@@ -106,10 +107,13 @@ def spins_every(target: Target, settings: dict[str, Any], options: Options, ther
         return settings["spins.every"]
     if there is not None and not options.restart:
         return there.config.get("settings", {}).get("spins.every", 1)
-    replicas = settings.get("replicas", 1)
-    state = math.prod(axes_of_a_state(target.hamiltonian).values()) * np.dtype(spin_type(target.hamiltonian)).itemsize
-    total = state * replicas * len(target.betas) * options.chains * max(options.draws, 1)
-    return max(1, math.ceil(total / MOST_SPINS))
+    states = settings.get("replicas", 1) * len(target.betas) * options.chains * max(options.draws, 1)
+    return max(1, math.ceil(bytes_of_a_state(target.hamiltonian) * states / MOST_SPINS))
+
+
+def bytes_of_a_state(hamiltonian: Hamiltonian | VectorHamiltonian) -> int:
+    """What the spins of one state take in a chain file."""
+    return math.prod(axes_of_a_state(hamiltonian).values()) * np.dtype(spin_type(hamiltonian)).itemsize
 
 
 def check_before_work(work: Run) -> Driver | None:
@@ -285,9 +289,11 @@ def compile_driver(driver: Driver) -> None:
 def finish(work: Run, writer: ChainWriter, stop: Stopper) -> int:
     """Results into the file and onto the screen; how to go on when it is not complete."""
     options, screen = work.options, work.screen
-    stopped = work.mode in (*LEARNING, MEAN_FIELD) and stop.interrupted
-    complete = writer.committed_draws >= options.draws and not stopped
     results = judged(opened(work.out), work.extra)
+    stopped = work.mode in LEARNING and stop.interrupted
+    if work.mode == MEAN_FIELD:
+        stopped = "converged" not in results.diagnostics  # no draws that could be counted
+    complete = writer.committed_draws >= options.draws and not stopped
     if work.lowest_state is not None:
         results.lowest_state = work.lowest_state
     if options.check and work.samplers and not stop.interrupted:
@@ -322,6 +328,7 @@ def ending(work: Run, writer: ChainWriter, stop: Stopper, complete: bool) -> str
     if not complete:
         why = "interrupted" if stop.interrupted else "the time limit came first"
         share = "the training is kept" if work.mode in LEARNING or (work.mode in NEURAL and not work.samplers) else ""
+        share = "no solution is kept yet" if work.mode == MEAN_FIELD else share
         share = share or f"{writer.committed_draws} of {work.options.draws} draws are committed"
         return f"{why}: {share} in {out}; the same command again goes on"
     if work.mode not in LEARNING:

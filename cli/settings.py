@@ -214,6 +214,14 @@ def acting(mode: str, given: dict[str, Any], vector: bool = False) -> dict[str, 
     return {key: value for key, value in found.items() if not key.startswith("neural")}
 
 
+def of_ensemble(mode: str, given: dict[str, Any], vector: bool = False) -> dict[str, Any]:
+    """The same for all instances of an ensemble; those of neural moves are there whether any are made or not."""
+    if vector:
+        return acting(mode, given, vector)
+    return {key: given.get(key, setting.default) for key, setting in SETTINGS.items()
+            if mode in setting.modes and setting.spins != VECTOR}  # fmt: skip
+
+
 def idle(mode: str, given: dict[str, Any], vector: bool = False) -> list[str]:
     """Settings that were given and have no effect, as they are to be named."""
     found = [key for key in given if key not in acting(mode, given, vector) and (key, mode) != ("neural", "pt")]

@@ -84,7 +84,8 @@ def verdict(results: Results) -> list[str]:
         betas = list(dict.fromkeys(named(results, b) for _, b, _ in found))
         where = f" at beta {_some(betas)}" if len(results.betas) > 1 else ""
         worst = max(found, key=lambda entry: _need(entry[2]))
-        advice = worst[2].advice.replace(OTHER_MOVES, OTHER_MODES)
+        vector = "asymmetry" in results.diagnostics  # of couplings of vector spins, which have no cluster moves
+        advice = worst[2].advice.replace(OTHER_MOVES, "use --mode pt" if vector else OTHER_MODES)
         if status == "not converged" and results.n_chains > 1:
             what = f"{results.n_chains} chains disagree: R-hat {worst[2].r_hat:.3g} for {worst[0]}"
             rest = f" ({_some(names)} too)" if (names := [name for name in names if name != worst[0]]) else ""

@@ -26,6 +26,8 @@ def vector_driver(work: Run) -> VectorDriver | KineticDriver:
     """The driver of a mode; ValueError when the energy, the temperatures or a setting do not suit it."""
     hamiltonian, options, settings, mode = work.target.hamiltonian, work.options, work.settings, work.mode
     betas = np.array(work.target.betas)
+    if work.given.get("neural", "off") != "off":
+        raise UserError(f"neural={work.given['neural']}: samplers draw Ising spins; leave it out for vector spins")
     common: dict[str, Any] = dict(n_chains=options.chains, seed=options.rng_seed, thin=options.thin or 1,
                                   spins_every=work.spins_every, init=initial(work))  # fmt: skip
     if mode == KINETIC:
@@ -36,12 +38,16 @@ def vector_driver(work: Run) -> VectorDriver | KineticDriver:
     tuned = tempering and settings["ladder"] == "tuned"
     if tuned and options.warmup is not None and options.warmup < FIRST_TUNING:
         raise ValueError(f"ladder=tuned: the betas are tuned in the warm-up; give --warmup {FIRST_TUNING} or more")
-    usual = "metropolis" if hamiltonian.form == "loss" else "heatbath"
     return VectorDriver(
-        hamiltonian, betas, rule=(settings["rule"] or usual) if tempering else mode, replicas=settings["replicas"],
-        exchange=tempering, tuned=tuned, proposal=settings.get("proposal", "local"), overrelax=settings["overrelax"],
-        **common,
+        hamiltonian, betas, rule=rule_of(work), replicas=settings["replicas"], exchange=tempering, tuned=tuned,
+        proposal=settings.get("proposal", "local"), overrelax=settings["overrelax"], **common,
     )  # fmt: skip
+
+
+def rule_of(work: Run) -> str:
+    """What moves the spins: the mode, or rule= of tempering, which has a default."""
+    usual = "metropolis" if work.target.hamiltonian.form == "loss" else "heatbath"
+    return (work.settings["rule"] or usual) if work.mode == "pt" else work.mode
 
 
 def initial(work: Run) -> str | np.ndarray:
@@ -72,4 +78,7 @@ def describe(work: Run) -> list[str]:
     if not isinstance(hamiltonian, VectorHamiltonian):
         return []
     asymmetric = not hamiltonian.is_symmetric and hamiltonian.form == "bilinear"
-    return [SYMMETRIC_PART] if asymmetric and work.mode != KINETIC else []
+    lines = [SYMMETRIC_PART] if asymmetric and work.mode != KINETIC else []
+    if "proposal" in work.given and work.mode == "pt" and rule_of(work) == "heatbath":
+        lines.append("note: proposal= has no effect with rule=heatbath")
+    return lines

@@ -237,8 +237,13 @@ def over_axes_of_beta(values: np.ndarray) -> np.ndarray:
 
 
 def exact_values(chain: Chain, hamiltonian: Hamiltonian) -> dict[str, list[float]]:
-    """Exact ln Z and energy of every beta: those in the file, else computed where that is quick, else NaN."""
+    """Exact ln Z and energy of every beta: those in the file, else computed where that is quick, else NaN.
+
+    NaN of kinetic dynamics, too, whose steady state is not that of exp(-beta E).
+    """
     names = ("log_z_exact", "energy_exact")
+    if chain.mode == "kinetic":
+        return {name: [math.nan] * len(chain.betas) for name in names}
     if all(np.shape(chain.diagnostics.get(name)) == chain.betas.shape for name in names):
         return {name: chain.diagnostics[name].tolist() for name in names}
     exact = [exact_or_none(hamiltonian, float(beta), EXACT_SECONDS / len(chain.betas)) for beta in chain.betas]

@@ -109,10 +109,13 @@ class Chain:
         with self._same_run() as file:
             return read_hamiltonian(file["hamiltonian"])
 
-    def state(self) -> dict[str, np.ndarray | bytes]:
-        """The sampler state after the last draw; {} when there is none."""
+    def state(self, newest: bool = False) -> dict[str, np.ndarray | bytes]:
+        """The sampler state after the last draw; {} when there is none.
+
+        newest: that of a run which has gone on since the file was opened will do; else it raises ChainError.
+        """
         with self._same_run() as file:
-            if file.attrs["committed_draws"] != self.n_draws:
+            if not newest and file.attrs["committed_draws"] != self.n_draws:
                 raise ChainError(f"{self.path} has grown since it was opened; open it again for its state")
             return read_state(file)
 

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from cli.figures import NotDrawn, style
 from cli.figures.drawn import Drawn
+from mc.vector.hamiltonian import VectorHamiltonian
+from mc.vector.profiles import BINS
 
 MOST_LINES = 4
 MOST_BINS = 81
@@ -55,10 +57,11 @@ def overlap(drawn: Drawn) -> Figure:
     axes = figure.subplots()
     rows = style.chosen(len(drawn.betas), MOST_LINES)
     symmetric = drawn.hamiltonian.is_z2_symmetric
+    steps = BINS if isinstance(drawn.hamiltonian, VectorHamiltonian) else drawn.n_spins
     for place, b in enumerate(rows):
         if series:
             q = drawn.series("overlap", b)
-            found = density(q.reshape(*q.shape[:2], -1), drawn.n_spins, symmetric=symmetric)
+            found = density(q.reshape(*q.shape[:2], -1), steps, symmetric=symmetric)
         else:
             found = stored[b]
         title = None if len(drawn.betas) == 1 else drawn.beta_label(b)

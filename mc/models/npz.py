@@ -15,7 +15,11 @@ def read_npz(model: str, path: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{model}: path={path}: no such file")
     try:
         # Opened here, because np.load leaves a truncated file open.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("one array without a name; np.savez gives names")
+            with archive:
+                return {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{model}: path={path} is not a readable .npz file ({error})") from None

@@ -106,13 +106,19 @@ def _from_file(path: str) -> tuple[np.ndarray, np.ndarray]:
         if key not in arrays:
             others = "x (N, D) and J (N, N), or W_Q and W_K (D, d_k), are needed"
             raise ValueError(f"vector: path={path} has no array {key}; {others}")
-        if arrays[key].ndim != 2 or arrays[key].dtype.kind not in "iuf":
-            found = f"{arrays[key].dtype} {arrays[key].shape}"
-            raise ValueError(f"vector: path={path}: {key} is {found}, real numbers {axes} are needed")
+        _require_numbers(path, key, arrays[key], axes)
     if not attention:
         return arrays["x"].astype(np.float64), arrays["J"].astype(np.float64)
+    if "bias_Q" in arrays:
+        _require_numbers(path, "bias_Q", arrays["bias_Q"], "(d_k,)")
     try:
         x = tokens_of_norm(arrays["x"])
         return x, attention_couplings(x, arrays["W_Q"], arrays["W_K"], bias_Q=arrays.get("bias_Q"))
     except ValueError as error:
         raise ValueError(f"vector: path={path}: {error}") from None
+
+
+def _require_numbers(path: str, key: str, array: np.ndarray, axes: str) -> None:
+    if array.ndim != len(axes.strip("(,)").split(",")) or array.dtype.kind not in "iuf":
+        found = f"{array.dtype} {array.shape}"
+        raise ValueError(f"vector: path={path}: {key} is {found}, real numbers {axes} are needed")

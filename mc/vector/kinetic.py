@@ -29,6 +29,8 @@ from mc.vector.driver import LowestVectors, Moves
 from mc.vector.hamiltonian import VectorHamiltonian
 from mc.vector.starts import initial_vectors
 
+MOST_LAGS = 12  # the longest is 2048 draws
+
 
 class Walkers(NamedTuple):
     """All walkers, by (chain, beta): the state, that before it, their driving fields, and those of the draws
@@ -59,7 +61,7 @@ class KineticDriver:
 
     betas: (B,) in 1/J, finite, >= 0. n_chains, seed, spins_every: as of `mc.simulate.LocalDriver`. thin: steps from
     one draw to the next. init: as of `mc.vector.starts.initial_vectors`. lags: how many lags the two-time correlation
-    is measured at: 1, 2, 4, ... draws, that is `thin` times as many steps; 0 for none.
+    is measured at: 1, 2, 4, ... draws, that is `thin` times as many steps; 0 for none, at most `MOST_LAGS`.
 
     posterior: `energy`, the bilinear one of the state, which the dynamics does not know of; `alignment`, the mean
     over sites of cos(s_i, x_i), where there are fields; `entropy_production`, beta sum_ij (J_ij - J_ji) s_i,t .
@@ -86,7 +88,11 @@ class KineticDriver:
         self.n_chains = at_least("n_chains", n_chains, 1)
         self.thin = at_least("thin", thin, 1)
         self.spins_every = at_least("spins_every", spins_every, 0)
-        self.lags = 2 ** np.arange(at_least("lags", lags, 0))  # in draws
+        if at_least("lags", lags, 0) > MOST_LAGS:
+            raise ValueError(
+                f"lags={lags}: at most {MOST_LAGS}, as all states between are kept; a larger thin reaches further"
+            )
+        self.lags = 2 ** np.arange(lags)  # in draws
         shape = (self.n_chains, len(self.betas))
         starts = streams(seed, INITIAL_STREAMS, count=shape[0] * shape[1]).reshape(*shape, 4)
         spins = initial_vectors(init, hamiltonian, starts, shape)
@@ -100,14 +106,17 @@ class KineticDriver:
             streams=streams(seed, REPLICA_STREAMS, count=shape[0] * shape[1]).reshape(*shape, 4),
         )
         self.engine = Moves("vector-kinetic", "parallel von Mises-Fisher dynamics", "exact")
-        names = ["energy"] + ["alignment"] * hamiltonian.has_fields + ["entropy_production"]
-        self.posterior_axes = {name: {} for name in names}
-        if longest:
-            self.posterior_axes["correlation"] = {"lag": self.lags * self.thin}
         self.stat_names, self.spin_axes = (), {}
         self.lowest = LowestVectors(np.inf, spins[0, 0])
         self._sums = np.zeros(spins.shape)
         self._made = self._draw = 0  # states in the history, draws
+
+    @property
+    def posterior_axes(self) -> dict[str, dict[str, np.ndarray]]:
+        """{variable: {axis: coordinates}}; lags in steps, and so of `thin` as it is now."""
+        names = ["energy"] + ["alignment"] * self.hamiltonian.has_fields + ["entropy_production"]
+        own: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
+        return own | ({"correlation": {"lag": self.lags * self.thin}} if len(self.lags) else {})
 
     def warm_up(self, n_sweeps: int) -> None:
         """n_sweeps steps without a draw."""

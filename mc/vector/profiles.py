@@ -14,6 +14,7 @@ from mc.vector.hamiltonian import VectorHamiltonian
 
 PROFILES = ("correlation",)  # variables whose own axis is a coordinate, not a set of equals to be averaged over
 UNSETTLED = "the equations have not settled; try damping=0.9, scheme=anderson, another method= or --mode kinetic"
+ONE_CHAIN = "noise of one chain adds to q, lowers the cosine and has no error here; run it with more --chains"
 BINS = 64  # of P(q) between q = -1 and 1
 
 
@@ -47,13 +48,14 @@ def time_averages(chain: Chain, hamiltonian: VectorHamiltonian) -> dict[str, lis
 
     alignment_of_mean: the mean over sites of cos(<s_i>, x_i), where there are fields: the cosine of the average,
     beside `alignment`, the average of cosines. q: sum_i |<s_i>|^2 / (N R^2), from products of different chains, so
-    that noise adds nothing. Errors are those of a jackknife over chains. {} for files without such sums (merged
-    ones).
+    that noise adds nothing. Errors are those of a jackknife over chains; one chain has none, and its values are
+    biased. {} for files without such sums (merged ones). Of a live run they hold all draws committed so far.
     """
-    sums = chain.state().get("spin_sums")
-    if sums is None or not chain.n_draws:
+    state = chain.state(newest=True)
+    sums, draws = state.get("spin_sums"), int(state.get("draw", 0))
+    if sums is None or not draws:
         return {}
-    count = chain.n_draws * dict(chain.own_axes("energy")).get("replica", np.zeros(1)).size
+    count = draws * chain.own_axes("energy").get("replica", np.zeros(1)).size
     found: dict[str, list[Estimate]] = {"alignment_of_mean": [], "q": []} if hamiltonian.has_fields else {"q": []}
     for b in range(len(chain.betas)):
         means = sums[:, b] / count
@@ -64,7 +66,8 @@ def time_averages(chain: Chain, hamiltonian: VectorHamiltonian) -> dict[str, lis
 
 
 def _as_estimate(value, chain: Chain) -> Estimate:
-    return Estimate(value.value, value.error, n_draws=chain.n_chains * chain.n_draws)
+    status, advice = ("short", ONE_CHAIN) if chain.n_chains == 1 else ("ok", "")
+    return Estimate(value.value, value.error, n_draws=chain.n_chains * chain.n_draws, status=status, advice=advice)
 
 
 def on_grid(overlap: np.ndarray) -> np.ndarray:

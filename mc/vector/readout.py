@@ -21,6 +21,7 @@ import numpy as np
 from scipy.special import gammaln, ive
 
 LEAST = 1e-280  # of exp(-z) I_order(z): below it, series take the place of SciPy, which would underflow
+FAR = 1e8  # z beyond which series in 1/z do, as SciPy's functions end at 2^30
 MOST_TERMS = 400  # of the series and of the continued fraction; both need fewer for orders up to 512
 
 
@@ -84,7 +85,7 @@ def bessel_ratio(order: float, z: np.ndarray) -> np.ndarray:
 
     Where the functions would underflow (z far below the order) it is the continued fraction
     1 / (2 order/z + 1 / (2 (order+1)/z + ...)), from the recurrence of I (Abramowitz and Stegun 9.6.26), which
-    converges there at once.
+    converges there at once, and for large z the series in 1/z that solves A' = 1 - A^2 - (2 order - 1) A / z.
 
     Raises ValueError for other orders and for z below 0.
     """
@@ -101,6 +102,10 @@ def bessel_ratio(order: float, z: np.ndarray) -> np.ndarray:
     for n in range(MOST_TERMS, -1, -1):
         value = rest / (2.0 * (order + n) + rest * value)
     ratio[small] = value
+    far = z > FAR
+    m, u = 2.0 * order - 1.0, 1.0 / z[far]
+    second = m * (m - 2.0) / 8.0
+    ratio[far] = 1.0 + u * (-0.5 * m + u * (second + u * (second + u * 0.5 * second * (3.0 - second))))
     return ratio
 
 
@@ -128,9 +133,11 @@ def log_partition(beta: float, radius: float, norm: np.ndarray, dimension: int) 
     area = math.log(2.0) + 0.5 * dimension * math.log(math.pi) - gammaln(order + 1.0)
     area += (dimension - 1.0) * math.log(radius)
     scaled = ive(order, z)
-    small = (scaled < LEAST) | (z * z < order + 1.0)
+    small = (scaled < LEAST) | (z < math.sqrt(order + 1.0))
     with np.errstate(divide="ignore", invalid="ignore"):  # at z = 0 it is inf - inf, and not used
-        by_bessel = np.log(scaled) + z - order * np.log(0.5 * z) + gammaln(order + 1.0)
+        late = -0.5 * np.log(2.0 * math.pi * z) - (4.0 * order**2 - 1.0) / (8.0 * z)
+        log_scaled = np.where(z > FAR, late, np.log(scaled))
+        by_bessel = log_scaled + z - order * np.log(0.5 * z) + gammaln(order + 1.0)
     return area + np.where(small, _log_series(order, np.where(small, z, 0.0)), by_bessel)
 
 
