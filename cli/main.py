@@ -36,7 +36,7 @@ Warmup = Annotated[
 ]
 Thin = Annotated[
     int | None,
-    typer.Option("--thin", help="sweeps between draws (classical modes) [10 to 150 by the kernel, clusters 1]"),
+    typer.Option("--thin", help="sweeps between draws (classical) [10 to 150 by the kernel; clusters, kinetic 1]"),
 ]
 RngSeed = Annotated[int, typer.Option("--rng-seed", help="seed of all random numbers of the run")]
 Weights = Annotated[Path | None, typer.Option("--checkpoint", help="a trained sampler (train: where it goes)")]

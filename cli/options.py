@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.errors import UserError
-from cli.settings import CLASSICAL, CLUSTER, COOLED, LEARNING, MEAN_FIELD, NEURAL, SCHEDULED
+from cli.settings import CLASSICAL, CLUSTER, COOLED, KINETIC, LEARNING, MEAN_FIELD, NEURAL, SCHEDULED
 
 # Options that somebody may write as draws=100.
 MOST_COUNT, MOST_CHAINS = 10**12, 10**6
@@ -90,6 +90,6 @@ class Options:
     def settled(self, mode: str, kernel: str) -> Options:
         """The same with the sweeps of a classical mode that suit its kernel, where none were asked for."""
         scheduled, clusters = mode in SCHEDULED, mode in CLUSTER
-        thin = self.thin or (1 if clusters else THIN if scheduled else default_thin(kernel))
+        thin = self.thin or (1 if clusters or mode == KINETIC else THIN if scheduled else default_thin(kernel))
         warmup = WARMUP_CLASSICAL if clusters else max(WARMUP_CLASSICAL, WARMUP_DRAWS * thin)
         return replace(self, thin=thin, warmup=warmup if self.warmup is None else self.warmup)

@@ -12,6 +12,7 @@ import numpy as np
 from cli.errors import UserError
 from mc.analysis import Results, analyse
 from mc.chain import Chain, ChainError, ChainWriter, open_chain
+from mc.vector.profiles import Profile
 
 COLUMNS = ("mean", "error", "tau_int", "tau_int_error", "n_eff", "r_hat")
 
@@ -76,10 +77,18 @@ def as_json(command: str, chain: Chain, results: Results, seconds: dict[str, flo
         "command": command, "out": str(chain.path), "mode": chain.mode, "model": chain.config.get("model"),
         "draws": chain.n_draws, "chains": chain.n_chains, "complete": chain.complete,
         "results": rows, "diagnostics": diagnostics,
+        **({"profiles": {name: _profile(profile) for name, profile in results.profiles.items()}}
+           if results.profiles else {}),
         "equilibrated": [{"status": v.status, "reason": v.reason} for v in results.equilibrated],
         "seconds": {k: _finite(v) for k, v in seconds.items()},
     }  # fmt: skip
     return json.dumps(content)
+
+
+def _profile(profile: Profile) -> dict[str, Any]:
+    """An observable along a coordinate: its axis by name, and mean and error (beta, axis)."""
+    columns = {"mean": profile.mean, "error": profile.error}
+    return {profile.axis: profile.values.tolist()} | {key: _finite(array.tolist()) for key, array in columns.items()}
 
 
 def _finite(value: Any) -> Any:

@@ -52,7 +52,8 @@ def kinetic(hamiltonian, betas):
 
 def means_of(driver):
     """Time averages (beta, chain, N, D) of the spins of all draws."""
-    return np.moveaxis(driver.state()["spin_sums"], 1, 0) / DRAWS
+    N, D = driver.hamiltonian.fields.shape
+    return np.moveaxis(driver.state()["spin_sums"].reshape(CHAINS, -1, N, D), 1, 0) / DRAWS
 
 
 print("distance of m to that of kinetic Monte Carlo, rms over spins, in units of R; its own noise in the last column")

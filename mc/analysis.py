@@ -30,6 +30,7 @@ from mc.weighted_overlaps import pair_observables, pair_overlaps
 
 LARGEST_OVERLAP_GRID = 10_000  # spins up to which P(q) is kept
 POOR_OVERLAP = "neighbouring temperatures hardly overlap: use more of them, or ladder=tuned"
+OF_SCALAR_OVERLAPS = ("chi_sg", "binder_overlap", "overlap_binder")
 COOLED = ("anneal", "neural-anneal")  # modes whose draws are ends of a cooling
 WEIGHTED = ("nis", "prior")  # modes whose draws are independent and carry weights
 EXACT_SECONDS = 5.0  # exact values are "at hand" when those of all betas together are estimated to take less
@@ -90,6 +91,8 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
             chain.n_spins, chain.betas, log_weight, length, fixed_variables(hamiltonian),
         )  # fmt: skip
         if vector:
+            for name in OF_SCALAR_OVERLAPS:  # their meaning is that of an overlap without components
+                results.observables.pop(name, None)
             results.observables |= time_averages(chain, hamiltonian)
         if chain.mode == "kinetic":  # its states are not those of exp(-beta E)
             del results.observables["heat_capacity"]

@@ -13,6 +13,7 @@ from mc.vector.hamiltonian import VectorHamiltonian
 
 MOST_NUMBERS = 50_000_000  # of J, and of x: what a laptop holds
 COUPLING = ("symmetric", "asymmetric")
+COUPLINGS = ("gaussian", "bimodal", "ferro", "attention")
 
 
 def vector(
@@ -58,6 +59,8 @@ def vector(
         parameters = dict(N=N, D=D, J=J, coupling=coupling, seed=seed)
         x = couplings.normals(couplings.raw_words(seed, couplings.FIELDS, N * D)).reshape(N, D)
         x = _rounded(tokens_of_norm(x))
+        if isinstance(J, str) and J not in COUPLINGS:
+            raise ValueError(f"J={J}: {', '.join(COUPLINGS)} or a number is needed")
         if J == "attention":
             weights = couplings.normals(couplings.raw_words(seed, couplings.BONDS, 2 * D * D), 1.0 / math.sqrt(D))
             strengths = _rounded(attention_couplings(x, *weights.reshape(2, D, D)))

@@ -159,7 +159,7 @@ class VectorDriver:
             pairs = self.replicas * (self.replicas - 1) // 2
             self.posterior_axes["overlap"] = {"pair": pairs} if pairs > 1 else {}
         self.lowest = LowestVectors(np.inf, np.zeros((n_spins, n_components)))
-        self._sums = np.zeros((chains, n_betas, n_spins, n_components))
+        self._sums = np.zeros((chains, self.replicas, n_betas, n_spins, n_components))
         self._swaps = np.zeros((2, n_betas), np.int64)  # accepted and tried since the betas were tuned
         self._next_tuning = FIRST_TUNING
         self._round = self._draw = 0
@@ -190,7 +190,6 @@ class VectorDriver:
         series = self._run(n_draws, self.thin, self.spins_every, warming=False)
         stored = kept_draws(self._draw, n_draws, self.spins_every)
         self._draw += n_draws
-        self._sums += series.sums.sum(axis=1)
         many = self.replicas > 1
         posterior = {}
         for name in self.posterior_axes:
@@ -205,7 +204,9 @@ class VectorDriver:
         return Block(posterior, statistics, series.spins if many else series.spins[:, :, :, 0], stored)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Spins by place, who holds which beta, steps, streams, sums of the spins of all draws, and counters."""
+        """Spins by place, who holds which beta, steps, streams, sums of the spins of all draws by replica,
+        counters.
+        """
         kept = self._replicas._asdict()
         del kept["local"], kept["energy"]  # made anew from the spins at every draw
         return {name: array.copy() for name, array in kept.items()} | {
@@ -236,8 +237,8 @@ class VectorDriver:
         """Local fields and energies of the spins as they are."""
         refresh_all(self._system, self._replicas)
 
-    def _series(self, n_draws: int, n_kept: int, pairs: int) -> Series:
-        """Room for a block."""
+    def _series(self, n_draws: int, n_kept: int, pairs: int, sums: np.ndarray) -> Series:
+        """Room for a block, and the sums that its spins are added to."""
         chains, n_betas = self.n_chains, len(self.betas)
         size = self.hamiltonian.fields.shape
         replicas = self.replicas
@@ -246,14 +247,16 @@ class VectorDriver:
             *(np.zeros((chains, replicas, n_draws, n_betas), np.int64) for _ in range(2)),
             np.zeros((chains, n_draws, n_betas, pairs)),
             np.zeros((chains, n_kept, n_betas, replicas, *size), np.float32),
-            np.zeros((chains, replicas, n_betas, *size)),
+            sums,
             np.full((chains, replicas), np.inf),
             np.zeros((chains, replicas, *size)),
         )
 
     def _run(self, n_draws: int, thin: int, spins_every: int, warming: bool) -> Series:
         n_kept = len(kept_draws(self._draw, n_draws, spins_every))
-        series = self._series(n_draws, n_kept, self.replicas * (self.replicas - 1) // 2)
+        # The kernel adds to the sums draw by draw, so that they do not depend on blocks.
+        sums = np.zeros_like(self._sums) if warming else self._sums
+        series = self._series(n_draws, n_kept, self.replicas * (self.replicas - 1) // 2, sums)
         place = (self._round, self._draw, thin, spins_every, self.exchange, warming)
         all_draws(self._system, self._replicas, self.betas, *place, series)
         self.lowest.update(series)
@@ -270,12 +273,10 @@ def _moves(hamiltonian: VectorHamiltonian, rule: str, proposal: str, overrelax: 
 
 
 def _system(hamiltonian: VectorHamiltonian, rule: str, shares: tuple[float, ...], overrelax: int) -> Sphere | Loss:
-    norms = np.linalg.norm(hamiltonian.fields, axis=1, keepdims=True)
-    directions = np.divide(hamiltonian.fields, norms, out=np.zeros_like(hamiltonian.fields), where=norms > 0)
     shared = {
         "fields": hamiltonian.fields,
-        "directions": directions,
-        "n_fields": int((norms > 0).sum()),
+        "directions": hamiltonian.directions,
+        "n_fields": hamiltonian.n_fields,
         "radius": hamiltonian.radius,
         "shares": np.array(shares),
     }

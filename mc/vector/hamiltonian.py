@@ -105,7 +105,18 @@ class VectorHamiltonian:
 
     @property
     def has_fields(self) -> bool:
-        return bool(self.fields.any())
+        return self.n_fields > 0
+
+    @cached_property
+    def n_fields(self) -> int:
+        """Number of sites with a field."""
+        return int(self.fields.any(axis=1).sum())
+
+    @cached_property
+    def directions(self) -> np.ndarray:
+        """x_i / |x_i| (N, D), zero where there is no field."""
+        norms = np.linalg.norm(self.fields, axis=1, keepdims=True)
+        return np.divide(self.fields, norms, out=np.zeros_like(self.fields), where=norms > 0)
 
     @property
     def is_z2_symmetric(self) -> bool:

@@ -121,18 +121,17 @@ class KineticDriver:
     def warm_up(self, n_sweeps: int) -> None:
         """n_sweeps steps without a draw."""
         if n_sweeps > 0:
-            self._run(1, n_sweeps, 0)
+            self._run(1, n_sweeps, 0, np.zeros_like(self._sums))
 
     def block(self, n_draws: int) -> Block:
         """The next n_draws draws, `thin` steps each; before the first, as many states as the longest lag asks for."""
         missing = self._walkers.history.shape[2] - self._made
         if missing > 0:
-            self._run(missing, self.thin, 0)
+            self._run(missing, self.thin, 0, np.zeros_like(self._sums))
             self._made += missing
-        series = self._run(n_draws, self.thin, self.spins_every)
+        series = self._run(n_draws, self.thin, self.spins_every, self._sums)
         stored = kept_draws(self._draw, n_draws, self.spins_every)
         self._draw += n_draws
-        self._sums += series.sums
         return Block({name: getattr(series, name) for name in self.posterior_axes}, {}, series.spins, stored)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -150,27 +149,22 @@ class KineticDriver:
             getattr(self._walkers, name)[...] = state[name]
         self._sums, self._made, self._draw = state["spin_sums"], int(state["made"]), int(state["draw"])
 
-    def _run(self, n_draws: int, thin: int, spins_every: int) -> Series:
+    def _run(self, n_draws: int, thin: int, spins_every: int, sums: np.ndarray) -> Series:
+        """n_draws draws; their spins are added to `sums`, one after another, whatever the block."""
         chains, n_betas, *size = self._walkers.spins.shape
         kept = len(kept_draws(self._draw, n_draws, spins_every))
         series = Series(
             *(np.zeros((chains, n_draws, n_betas)) for _ in range(3)),
             np.zeros((chains, n_draws, n_betas, len(self.lags))),
             np.zeros((chains, kept, n_betas, *size), np.float32),
-            np.zeros((chains, n_betas, *size)),
+            sums,
         )
         hamiltonian = self.hamiltonian
-        tables = (hamiltonian.fields, hamiltonian.couplings, hamiltonian.exchange, _directions(hamiltonian))
+        directions = hamiltonian.directions / max(hamiltonian.n_fields, 1)  # sums of cosines are then means
+        tables = (hamiltonian.fields, hamiltonian.couplings, hamiltonian.exchange, directions)
         place = (self._draw, self._made + self._draw, thin, spins_every)
         walk_all(*tables, hamiltonian.radius, self.betas, self.lags, *place, self._walkers, series)
         return series
-
-
-def _directions(hamiltonian: VectorHamiltonian) -> np.ndarray:
-    """x_i / |x_i| over the number of sites with a field, so that sum_i s_i.d_i / R is the mean cosine; (N, D)."""
-    norms = np.linalg.norm(hamiltonian.fields, axis=1, keepdims=True)
-    unit = np.divide(hamiltonian.fields, norms, out=np.zeros_like(hamiltonian.fields), where=norms > 0)
-    return unit / max(int((norms > 0).sum()), 1)
 
 
 @njit(cache=True, nogil=True)

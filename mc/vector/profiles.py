@@ -9,12 +9,12 @@ import numpy as np
 
 from mc.chain_reader import Chain
 from mc.statistics import Estimate, estimate
-from mc.vector.alignment import cosine_of_average, mean_square
+from mc.vector.alignment import Value, cosine_of_average, mean_square
 from mc.vector.hamiltonian import VectorHamiltonian
 
 PROFILES = ("correlation",)  # variables whose own axis is a coordinate, not a set of equals to be averaged over
 UNSETTLED = "the equations have not settled; try damping=0.9, scheme=anderson, another method= or --mode kinetic"
-ONE_CHAIN = "noise of one chain adds to q, lowers the cosine and has no error here; run it with more --chains"
+ONE_CHAIN = "noise of one chain adds to q, lowers the cosine, and no error is known; use more --chains or replicas="
 BINS = 64  # of P(q) between q = -1 and 1
 
 
@@ -48,25 +48,28 @@ def time_averages(chain: Chain, hamiltonian: VectorHamiltonian) -> dict[str, lis
 
     alignment_of_mean: the mean over sites of cos(<s_i>, x_i), where there are fields: the cosine of the average,
     beside `alignment`, the average of cosines. q: sum_i |<s_i>|^2 / (N R^2), from products of different chains, so
-    that noise adds nothing. Errors are those of a jackknife over chains; one chain has none, and its values are
-    biased. {} for files without such sums (merged ones). Of a live run they hold all draws committed so far.
+    that noise adds nothing. Replicas count as chains. Errors are those of a jackknife over them; one alone has none,
+    and its values are biased. {} for files without such sums (merged ones). Of a live run they hold all draws
+    committed so far.
     """
     state = chain.state(newest=True)
     sums, draws = state.get("spin_sums"), int(state.get("draw", 0))
     if sums is None or not draws:
         return {}
-    count = draws * chain.own_axes("energy").get("replica", np.zeros(1)).size
+    size = hamiltonian.fields.shape
+    by_set = sums.reshape(-1, len(chain.betas), *size) / draws  # (chain * replica, beta, N, D)
     found: dict[str, list[Estimate]] = {"alignment_of_mean": [], "q": []} if hamiltonian.has_fields else {"q": []}
     for b in range(len(chain.betas)):
-        means = sums[:, b] / count
+        means = by_set[:, b]
         if hamiltonian.has_fields:
-            found["alignment_of_mean"].append(_as_estimate(cosine_of_average(means, hamiltonian.fields), chain))
-        found["q"].append(_as_estimate(mean_square(means, hamiltonian.radius), chain))
+            cosine = cosine_of_average(means, hamiltonian.fields)
+            found["alignment_of_mean"].append(_as_estimate(cosine, len(means), chain))
+        found["q"].append(_as_estimate(mean_square(means, hamiltonian.radius), len(means), chain))
     return found
 
 
-def _as_estimate(value, chain: Chain) -> Estimate:
-    status, advice = ("short", ONE_CHAIN) if chain.n_chains == 1 else ("ok", "")
+def _as_estimate(value: Value, sets: int, chain: Chain) -> Estimate:
+    status, advice = ("short", ONE_CHAIN) if sets == 1 else ("ok", "")
     return Estimate(value.value, value.error, n_draws=chain.n_chains * chain.n_draws, status=status, advice=advice)
 
 

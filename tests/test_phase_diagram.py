@@ -1,0 +1,87 @@
+"""`nmcmc phase-diagram`: its cells against the chain files it leaves, its words, and going on."""
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mc
+from cli.phase_diagram import ladder
+from mc.exact.almeida_thouless import line
+
+SMALL = ("phase-diagram", "vector", "N=6", "D=4", "coupling=symmetric", "seed=2", "--draws", 60, "--warmup", 200)
+
+
+def test_a_ladder_has_the_temperatures_asked_for_and_steps_that_swap():
+    asked = [1.0, 0.01, 0.3]
+    found = ladder(asked, 20, 8)
+    assert found == sorted(found, reverse=True)
+    assert set(asked) <= set(found)
+    capacity = 20 * (8 - 1) / 2  # of cold spins
+    assert max(math.log(hot / cold) for hot, cold in pairwise(found)) * math.sqrt(capacity) < 1.3 + 1e-12
+
+
+def test_cells_are_those_of_the_chain_files_and_a_second_call_adds_nothing(nmcmc):
+    words = (*SMALL, "T=0.1,1", "h=0,2", "replicas=3", "--out", "phases", "--json")
+    found = nmcmc(*words).json
+    assert [(cell["h"], cell["T"]) for cell in found["cells"]] == [(0, 0.1), (0, 1), (2, 0.1), (2, 1)]
+    for cell in found["cells"]:
+        chain = mc.open_chain(f"phases/h={cell['h']:g}.h5")
+        b = int(np.argmin(np.abs(chain.betas - 1 / cell["T"])))
+        q = chain.posterior["overlap"][0, :, b]
+        assert q.shape == (60, 3)
+        assert cell["mean"] == pytest.approx(np.mean([abs(value) for row in q for value in row]))
+        assert cell["spread"] == pytest.approx(np.mean([np.std(row) for row in q]))
+        assert cell["below_line"] == (cell["T"] < 1 and cell["h"] < line(cell["T"]))
+        last, radius = chain.spins[0, -1, b].astype(float), chain.hamiltonian().radius
+        literal = [[(one * other).sum() / (6 * radius**2) for other in last] for one in last]
+        assert np.array(cell["matrix"]) == pytest.approx(np.array(literal), abs=1e-6)
+        assert cell["rotation"] <= 1 + 1e-6
+    assert json.loads(Path("phases/phase-diagram.json").read_text())["cells"] == found["cells"]
+    field = {cell["T"]: cell["mean"] for cell in found["cells"] if cell["h"] == 2}
+    assert field[0.1] > field[1]  # colder replicas lie more alike along their fields
+    again = nmcmc(*words)
+    assert again.json["cells"] == found["cells"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("phase-diagram", "ising", "T=1,2", "h=0"), "use model vector"),
+        (("phase-diagram", "vector", "N=6", "D=4", "h=0"), "no T="),
+        (("phase-diagram", "vector", "N=6", "D=4", "T=1,2"), "no h="),
+        (("phase-diagram", "vector", "N=6", "D=4", "T=1", "h=0"), "two or more different temperatures"),
+        (("phase-diagram", "vector", "N=6", "D=4", "T=1,-2", "h=0"), "above 0"),
+        (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=-1"), "at least 0"),
+        (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "replicas=1"), "at least 2"),
+        (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "ladder=tuned"), "ladder"),
+        (("phase-diagram", "vector", "N=6", "D=2", "T=1,2", "h=0"), "D=2"),
+    ],
+)
+def test_words_that_do_not_fit_are_refused_in_one_line(nmcmc, tmp_path, words, said):
+    err = nmcmc(*words, code=2).err
+    assert said in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lags_are_in_steps_with_and_without_thin(nmcmc):
+    for name, thin in (("default", ()), ("three", ("--thin", 3))):
+        words = ("run", "--mode", "kinetic", "vector", "N=4", "D=4", "beta=1", "lags=3", "--draws", 20, "--warmup", 5)
+        found = nmcmc(*words, *thin, "--out", f"{name}.h5", "--json").json
+        step = thin[1] if thin else 1
+        assert found["profiles"]["correlation"]["lag"] == [step, 2 * step, 4 * step]
+        assert mc.open_chain(f"{name}.h5").own_axes("correlation")["lag"].tolist() == [step, 2 * step, 4 * step]
+
+
+def test_exact_values_hold_in_very_strong_fields():
+    # A cold spin is D - 1 oscillators about its ground state: E = -f R + (D - 1) / (2 beta), C = (D - 1) / 2.
+    hamiltonian = mc.models.vector(N=1, D=6, h=1.0)
+    norm, beta = float(np.linalg.norm(hamiltonian.fields)), 1e10
+    found = mc.exact.exact(hamiltonian, beta)
+    assert found.energy == pytest.approx(-norm * hamiltonian.radius + 2.5 / beta, rel=1e-12)
+    assert found.heat_capacity == pytest.approx(2.5, rel=1e-6)
+    assert math.isfinite(found.log_z)
