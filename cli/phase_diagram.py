@@ -29,7 +29,13 @@ from mc.chain import Chain
 from mc.chain_lock import ChainError, replacement, writable_target
 from mc.equilibration import equilibrated
 from mc.exact.almeida_thouless import HIGHEST_H, LOWEST_T, line
-from mc.vector.overlap_matrix import frobenius_overlaps, overlap_matrix, pair_values, rotation_overlaps
+from mc.vector.overlap_matrix import (
+    frobenius_overlaps,
+    noise_floor,
+    overlap_matrix,
+    pair_values,
+    rotation_overlaps,
+)
 
 REPLICAS = 5  # as in the thesis, fig. 4.2
 SWAPS = 1.3  # ln of neighbouring temperatures times sqrt(C): about a third of the swaps succeed
@@ -96,6 +102,11 @@ def phase_diagram(words: Sequence[str], options: Options, screen: Screen) -> int
         cells += cells_of(chain, temperatures, h)
     for text in table(cells):
         screen.say(text)
+    floor = noise_floor(first.hamiltonian.n_spins, first.hamiltonian.n_components)
+    by_chance = f"mean |q| {floor.raw:.4f}, q_rot {floor.rotation:.4f}"
+    screen.say(
+        f"q_rot: one replica rotated into the other; by chance alone, for independent random spins: {by_chance}"
+    )
     content = {"model": VECTOR, "words": list(words), "replicas": replicas, "cells": [asdict(cell) for cell in cells]}
     written = [write(folder / "phase-diagram.json", json.dumps(content, indent=1).encode())]
     if pictures:
