@@ -7,6 +7,7 @@ that neighbours exchange.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -89,7 +90,13 @@ def phase_diagram(words: Sequence[str], options: Options, screen: Screen) -> int
     cells: list[Cell] = []
     for h, (target, settings) in zip(fields, targets, strict=True):
         own = replace(options, out=file_of(folder, h), chains=1, quiet=True, json=False)
-        code = run("phase-diagram", target, "pt", settings | {"replicas": replicas, "spins.every": KEPT}, own, began)
+        settings |= {"replicas": replicas, "spins.every": KEPT}
+        try:
+            code = run("phase-diagram", target, "pt", settings, own, began)
+        except UserError:  # before any work of the first field nothing is left behind
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            raise
         chain = opened(own.out)
         if code or not chain.complete:
             screen.say(

@@ -59,6 +59,7 @@ def test_cells_are_those_of_the_chain_files_and_a_second_call_adds_nothing(nmcmc
         (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "replicas=1"), "at least 2"),
         (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "ladder=tuned"), "ladder"),
         (("phase-diagram", "vector", "N=6", "D=2", "T=1,2", "h=0"), "D=2"),
+        (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "energy=loss", "overrelax=1"), "overrelax=1"),
     ],
 )
 def test_words_that_do_not_fit_are_refused_in_one_line(nmcmc, tmp_path, words, said):
