@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cli.errors import UserError
-from cli.results import opened
+from cli.starts import start_of
 from cli.vector_run import vector_driver
 from cli.work import Run
 from mc.annealing import AnnealingDriver
@@ -50,16 +50,9 @@ def classical_driver(work: Run) -> Driver:
 
 def initial(work: Run) -> str | np.ndarray:
     """init=random, up, or the last stored spins of a chain file with as many chains, betas and replicas."""
-    init = work.settings["init"]
-    if init in ("random", "up"):
-        return init
-    there = work.there
-    if there is not None and not work.options.restart and there.state():
-        return "random"  # the run goes on from its own state
-    try:
-        chain = opened(init)
-    except UserError as error:
-        raise UserError(f"init={init}: random, up or a chain file is needed ({error})") from None
+    init, chain = work.settings["init"], start_of(work, ("random", "up"))
+    if isinstance(chain, str):
+        return chain
     if not len(chain.spin_draws) or chain.n_spins != work.target.hamiltonian.n_spins:
         raise UserError(f"init={init} has no stored spins of {work.target.hamiltonian.n_spins} sites")
     last = chain.spins[:, -1]

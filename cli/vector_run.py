@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from cli.errors import UserError
-from cli.results import opened
 from cli.settings import KINETIC
+from cli.starts import start_of
 from cli.work import Run
 from mc.tempering import FIRST_TUNING
 from mc.vector.driver import VectorDriver
@@ -52,24 +52,17 @@ def rule_of(work: Run) -> str:
 
 def initial(work: Run) -> str | np.ndarray:
     """init=random, up or field, or the last stored spins of a chain file with as many chains, betas and replicas."""
-    init = work.settings["init"]
-    if init in WORDS:
-        return init
-    there = work.there
-    if there is not None and not work.options.restart and there.state():
-        return "random"  # the run goes on from its own state
-    try:
-        chain = opened(init)
-    except UserError as error:
-        raise UserError(f"init={init}: {', '.join(WORDS)} or a chain file is needed ({error})") from None
+    init, chain = work.settings["init"], start_of(work, WORDS)
+    if isinstance(chain, str):
+        return chain
     size = work.target.hamiltonian.fields.shape
     replicas = work.settings.get("replicas", 1)
     wanted = (work.options.chains, len(work.target.betas), *([replicas] if replicas > 1 else []), *size)
-    found = chain.spins.shape
-    if not len(chain.spin_draws) or (found[0], *found[2:]) != wanted:
+    spins = chain.spins
+    if not spins.shape[1] or (spins.shape[0], *spins.shape[2:]) != wanted:
         shape = f"(chain, beta{', replica' * (replicas > 1)}, N, D) = {wanted}"
         raise UserError(f"init={init} has no stored spins {shape}, which the run needs")
-    return chain.spins[:, -1]
+    return spins[:, -1]
 
 
 def describe(work: Run) -> list[str]:

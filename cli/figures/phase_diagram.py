@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cli.figures import style
+from mc.vector.overlap_matrix import block_order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +26,9 @@ def picture(cells: Sequence[Cell]) -> Figure:
     axes = figure.subplots(rows, columns, squeeze=False)
     for cell in cells:
         own = axes[rows - 1 - fields.index(cell.h), temperatures.index(cell.T)]
-        image = own.imshow(np.array(cell.matrix), vmin=-1.0, vmax=1.0, cmap="RdBu_r")
+        matrix = np.array(cell.matrix)
+        order = block_order(matrix)  # alike replicas side by side
+        image = own.imshow(matrix[np.ix_(order, order)], vmin=-1.0, vmax=1.0, cmap="RdBu_r")
         own.set_xticks([])
         own.set_yticks([])
         mark = "" if cell.equilibrated == "yes" else "*"

@@ -1,4 +1,4 @@
-"""One spin in a field: its mean phi (the readout), the inverse, derivatives, covariance and partition function.
+"""One spin in a field: its mean phi (the readout), the inverse and the partition function.
 
 A spin s of norm R in R^D with the weight exp(beta s.theta) is von Mises-Fisher distributed. Its mean is exact with
 Bessel functions,
@@ -51,33 +51,6 @@ def inverse_large_d(mean: np.ndarray, beta: float, radius: float) -> np.ndarray:
     if not (gap > 0).all():
         raise ValueError(f"mean: a norm of {radius:.6g} or more, the radius; only shorter means belong to a field")
     return 2.0 * radius**2 / beta * mean / gap
-
-
-def covariance(theta: np.ndarray, beta: float, radius: float) -> np.ndarray:
-    """C = 1/(1+gamma) - m m^T / (R^2 gamma) of one spin for large D, (..., D, D), with m = large_d(theta).
-
-    beta C is the derivative of large_d: fluctuation and response agree in this form as they do exactly.
-    """
-    g = gamma(theta, beta, radius)[..., None, None]
-    m = large_d(theta, beta, radius)
-    return np.eye(theta.shape[-1]) / (1.0 + g) - m[..., :, None] * m[..., None, :] / (radius**2 * g)
-
-
-def first_derivative(theta: np.ndarray, dh: np.ndarray, beta: float, radius: float) -> np.ndarray:
-    """d phi / d alpha at alpha = 0 along theta + alpha dh, for large D; shape (..., D)."""
-    g = gamma(theta, beta, radius)[..., None]
-    m = large_d(theta, beta, radius)
-    return beta * dh / (1.0 + g) - beta / radius**2 * row_dot(m, dh) / g * m
-
-
-def second_derivative(theta: np.ndarray, dh: np.ndarray, beta: float, radius: float) -> np.ndarray:
-    """d^2 phi / d alpha^2 at alpha = 0 along theta + alpha dh, for large D; shape (..., D)."""
-    g = gamma(theta, beta, radius)[..., None]
-    m = large_d(theta, beta, radius)
-    along = row_dot(m, dh)
-    rate = (beta / radius) ** 2
-    cubic = rate / radius**2 * (1.0 + 3.0 * g) / g**3 * along**2 * m
-    return cubic - rate / (g * (1.0 + g)) * (row_dot(dh, dh) * m + 2.0 * along * dh)
 
 
 def bessel_ratio(order: float, z: np.ndarray) -> np.ndarray:
