@@ -146,7 +146,8 @@ def reference(name: str) -> Callable[[], mc.Hamiltonian]:
 
 def instance(name: str) -> mc.Hamiltonian:
     folder = Path(__file__).parents[1] / "tests" / "data" / "reference"
-    arrays = np.load(folder / "instances" / f"{name}.npz")
+    with np.load(folder / "instances" / f"{name}.npz") as archive:
+        arrays = dict(archive)
     records = {record["name"]: record for record in json.loads((folder / "values.json").read_text())["instances"]}
     record = records[name]
     lattice = mc.Lattice(tuple(record["dims"]), tuple(record["periodic"])) if len(record["dims"]) > 1 else None

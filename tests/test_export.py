@@ -18,6 +18,7 @@ from cli.export import FORMATS
 from mc.chain import create_chain
 from mc.chain_layout import extend
 from mc.statistics import estimate
+from tests.archives import arrays_of
 
 RUN = ("run", "--mode", "pt", "ea2d", "L=4", "seed=1", "beta=0.5,1.0", "replicas=2", "--chains", 2, "--draws", 12,
        "--warmup", 100, "--thin", 1, "--quiet")  # fmt: skip
@@ -98,12 +99,12 @@ def test_a_csv_is_written_in_blocks(nmcmc, of_tempering, monkeypatch):
     nmcmc("export", of_tempering, "--to", "npz", "--out", "parts.npz")
     with open("whole.csv", "rb") as whole, open("parts.csv", "rb") as parts:
         assert whole.read() == parts.read()
-    assert same(np.load("parts.npz")["posterior/energy"], mc.open_chain(of_tempering).posterior["energy"])
+    assert same(arrays_of("parts.npz")["posterior/energy"], mc.open_chain(of_tempering).posterior["energy"])
 
 
 def test_an_npz_holds_every_array_of_the_chain_in_its_type(nmcmc, of_tempering):
     nmcmc("export", of_tempering, "--to", "npz", "--out", "x.npz")
-    archive, chain = np.load("x.npz"), mc.open_chain(of_tempering)
+    archive, chain = arrays_of("x.npz"), mc.open_chain(of_tempering)
     for group in GROUPS:
         for name, values in getattr(chain, group).items():
             assert same(archive[f"{group}/{name}"], values), name
@@ -181,7 +182,7 @@ def test_an_interrupted_run_exports_its_committed_draws(nmcmc, of_tempering, to)
     if to == "csv":
         draws = pandas.read_csv("x.h5")["draw"].max() + 1
     elif to == "npz":
-        draws = np.load("x.h5")["posterior/energy"].shape[1]
+        draws = arrays_of("x.h5")["posterior/energy"].shape[1]
     else:
         with h5py.File("x.task1.out.h5" if to == "alps" else "x.h5") as file:
             series = file["simulation/results/overlap/timeseries/data"] if to == "alps" else None
@@ -244,7 +245,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(nmcmc, of_tempering):
           "--out", "t.h5", "--quiet")  # fmt: skip
     assert "has no draws yet" in nmcmc("export", "t.h5", "--to", "csv", code=2).err
     nmcmc("export", "t.h5", "--to", "npz")
-    assert np.load("t.npz")["training/step"][-1] == 1
+    assert arrays_of("t.npz")["training/step"][-1] == 1
 
 
 def test_of_an_ensemble_the_summary_becomes_a_csv(nmcmc):

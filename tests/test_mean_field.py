@@ -10,6 +10,7 @@ from scipy.special import roots_gegenbauer
 
 from mc.vector import readout, tap
 from mc.vector.mean_field import METHODS, SCHEMES, solve
+from tests.archives import arrays_of
 
 DATA = Path(__file__).parent / "data"
 TABLE = json.loads((DATA / "spin_transformer.json").read_text())
@@ -59,8 +60,8 @@ def glass(n=6, dimension=5, seed=3):
 
 
 def instance(coupling):
-    with np.load(DATA / "spin_transformer.npz") as file:
-        fields, couplings = file["x"], file["J"]
+    arrays = arrays_of(DATA / "spin_transformer.npz")
+    fields, couplings = arrays["x"], arrays["J"]
     if coupling == "symmetric":
         upper = np.triu(couplings, 1)
         couplings = upper + upper.T

@@ -9,6 +9,7 @@ import pytest
 import mc
 from mc.models import build
 from mc.models.couplings import normals, raw_words, signs
+from tests.archives import arrays_of
 
 REFERENCE = Path(__file__).parent / "data" / "reference"
 
@@ -77,7 +78,7 @@ def test_the_edges_of_a_file_are_read_from_its_bonds(name):
     hamiltonian = mc.models.from_file(str(path), shape="x".join(map(str, record["dims"])))
     assert hamiltonian.lattice.periodic == tuple(record["periodic"])
     assert hamiltonian.is_nearest_neighbour
-    data = np.load(path)
+    data = arrays_of(path)
     spins = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), size=(20, record["N"]))
     J, h = data["J"].astype(float), data["h"].astype(float)
     energies = -(J * spins[:, data["i"]] * spins[:, data["j"]]).sum(-1) - (h * spins).sum(-1)

@@ -11,6 +11,7 @@ import pytest
 import mc
 from mc.chain_layout import SCHEMA_VERSION
 from mc.chain_tree import ENSEMBLE_VERSION
+from tests.archives import arrays_of
 
 FOLDER = Path(__file__).parent / "data" / "chains"
 FILES = sorted(path.name.removesuffix(".h5.gz") for path in FOLDER.glob("*.h5.gz"))
@@ -97,7 +98,7 @@ def test_analyze_and_status_understand_them(unpacked, nmcmc, name):
     assert ("incomplete" in said.out) == (not chain.complete)
     assert (said.json["asked"], said.json["seconds"], said.json["running"]) == (None, None, False)
     nmcmc("export", path, "--to", "npz")
-    assert np.load(Path(path).with_suffix(".npz"))["posterior/energy"].shape[1] == chain.n_draws
+    assert arrays_of(Path(path).with_suffix(".npz"))["posterior/energy"].shape[1] == chain.n_draws
 
 
 @pytest.mark.parametrize("name", [name for name in GO_ON if name.endswith("cut")])

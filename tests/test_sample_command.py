@@ -20,6 +20,7 @@ from nmcmc.anyorder.sampler import AnyOrderSampler
 from nmcmc.checkpoint import Checkpoint, save_checkpoint
 from nmcmc.recipe import resolved
 from nmcmc.training import Training
+from tests.archives import arrays_of
 from tests.enumerated import all_states
 
 SIGMAS = 4.0  # 1 in 16,000 a number
@@ -63,12 +64,6 @@ def here(kept, nmcmc, monkeypatch):
     return nmcmc
 
 
-def read(path):
-    """The arrays of a result."""
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
-
-
 def completions(hamiltonian, row):
     """All whole states that agree with the known spins of a row, and their energies."""
     states = all_states(hamiltonian.n_spins)
@@ -80,7 +75,7 @@ def test_weighted_completions_have_the_conditional_law(here):
     """False alarm below 0.3 %: some 40 numbers beyond 4 sigma; the seed is fixed."""
     hamiltonian, beta = mc.models.ising(L=3, h=0.2, J="bimodal", seed=2), 0.4
     told = here("sample", "any.pt", "given=known.npy", "--draws", 3000, "--out", "x.npz", "--json").json
-    found = read("x.npz")
+    found = arrays_of("x.npz")
     assert found["spins"].shape == (4, 3000, 9)
     assert found["spins"].dtype == np.int8
     assert found["fingerprint"] == hamiltonian.fingerprint
@@ -108,7 +103,7 @@ def test_log_q_and_the_numbers_by_row_are_those_of_the_sampler(here):
     import nmcmc
 
     here("sample", "any.pt", "given=known.npy", "--draws", 50, "--out", "x.npz")
-    found, p = read("x.npz"), nmcmc.load("any.pt")
+    found, p = arrays_of("x.npz"), nmcmc.load("any.pt")
     assert np.allclose(found["log_known"], p.log_known(KNOWN))
     assert np.allclose(found["log_marginal"], p.log_marginal(KNOWN))
     first = 2  # its known sites are the first of the order, so that q(known) q(drawn | known) = q(all)
@@ -121,7 +116,7 @@ def test_log_q_and_the_numbers_by_row_are_those_of_the_sampler(here):
 def test_without_known_spins_whole_states_of_any_sampler(here, checkpoint):
     """False alarm 1 in 16,000; the seed is fixed."""
     said = here("sample", checkpoint, "--draws", 2000, "--out", "x.npz", "--json").json
-    found = read("x.npz")
+    found = arrays_of("x.npz")
     assert found["spins"].shape == (1, 2000, 9)
     assert not found["known"].any()
     _, energies = completions(mc.models.ising(L=3, h=0.2, J="bimodal", seed=2), np.zeros(9))
@@ -139,9 +134,9 @@ def test_a_network_of_a_range_draws_at_the_target_that_is_named(here):
     row = said["results"][0]
     assert abs(row["log_z"] - np.logaddexp.reduce(-energies / 2.5)) < SIGMAS * row["log_z_error"]
     here("sample", "graph.pt", "--draws", 4, "--out", "graph.npz")
-    assert read("graph.npz")["spins"].shape == (1, 4, 6)
+    assert arrays_of("graph.npz")["spins"].shape == (1, 4, 6)
     here("sample", "grows.pt", "L=8", "--draws", 3, "--out", "large.npz")
-    large = read("large.npz")
+    large = arrays_of("large.npz")
     assert large["spins"].shape == (1, 3, 64)
     assert np.allclose(large["energy"][0], mc.models.ising(L=8).energy(large["spins"][0]))
 
@@ -149,7 +144,7 @@ def test_a_network_of_a_range_draws_at_the_target_that_is_named(here):
 def test_the_same_seed_draws_the_same_and_another_one_does_not(here):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         here("sample", "any.pt", "given=known.npy", "--draws", 20, "--rng-seed", seed, "--out", f"{name}.npz")
-    a, b, c = (read(f"{name}.npz") for name in "abc")
+    a, b, c = (arrays_of(f"{name}.npz") for name in "abc")
     assert all(np.array_equal(a[name], b[name], equal_nan=name == "log_z_error") for name in a if name != "about")
     assert not np.array_equal(a["spins"], c["spins"])
 
@@ -164,13 +159,13 @@ def test_every_form_of_file_says_the_same(here):
     drawn = []
     for form in ("known.npy", "rows.npz", "lattices.npy", "rows.txt", "rows.csv"):
         here("sample", "any.pt", f"given={form}", "--draws", 5, "--out", "x.npz", "--restart", "--quiet")
-        drawn.append(read("x.npz")["spins"])
+        drawn.append(arrays_of("x.npz")["spins"])
     assert all(np.array_equal(spins, drawn[0]) for spins in drawn)
     np.save("one.npy", KNOWN[0].astype(np.float32))
     np.savetxt("lattice.txt", KNOWN[0].reshape(3, 3), fmt="%d")
     for form in ("one.npy", "lattice.txt"):
         here("sample", "any.pt", f"given={form}", "--draws", 5, "--out", "x.npz", "--restart")
-        assert read("x.npz")["known"].tolist() == [(KNOWN[0] != 0).tolist()]
+        assert arrays_of("x.npz")["known"].tolist() == [(KNOWN[0] != 0).tolist()]
 
 
 def test_the_end_says_how_to_look_at_it_and_names_weak_rows(here):
@@ -198,7 +193,7 @@ def test_a_result_is_replaced_on_demand_only_and_nothing_else_ever(here):
     assert "--restart" in here("sample", "any.pt", "--draws", 3, "--out", "x.npz", code=2).err
     assert Path("x.npz").read_bytes() == before
     here("sample", "any.pt", "--draws", 3, "--out", "x.npz", "--restart")
-    assert read("x.npz")["spins"].shape == (1, 3, 9)
+    assert arrays_of("x.npz")["spins"].shape == (1, 3, 9)
     for foreign in ("any.pt", "known.npy"):
         kept = Path(foreign).read_bytes()
         assert "no result of nmcmc sample" in here("sample", "any.pt", "--out", foreign, "--restart", code=2).err
