@@ -32,10 +32,11 @@ def hamiltonian_of(there: Ensemble, instance: int) -> Hamiltonian:
 
 
 def ratios(there: Ensemble, hamiltonian: Hamiltonian) -> list[str]:
-    """g = (3 - [q4] / [q2]^2) / 2 and xi / L from [q2] and [|q(k)|^2], with jackknife errors over the samples."""
+    """g (`glass_binder`) of [q2] and [q4], xi / L of [q2] and [|q(k)|^2], with jackknife errors over the samples."""
     values = {name: columns["mean"] for name, columns in there.summary.observables.items()}
     length = smallest_mode_length(hamiltonian)
-    functions = {"g": (glass_binder, {"q2": values["q2"], "q4": values["q4"]})}
+    moments = {"q2": values["q2"], "q4": values["q4"]}
+    functions = {"g": (lambda means: glass_binder(means, hamiltonian.n_components), moments)}
     if length and "overlap_k2" in values:
         functions["xi/L"] = (
             lambda means: correlation_length(means, length) / length,

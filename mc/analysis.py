@@ -30,7 +30,6 @@ from mc.weighted_overlaps import pair_observables, pair_overlaps
 
 LARGEST_OVERLAP_GRID = 10_000  # spins up to which P(q) is kept
 POOR_OVERLAP = "neighbouring temperatures hardly overlap: use more of them, or ladder=tuned"
-OF_SCALAR_OVERLAPS = ("chi_sg", "binder_overlap", "overlap_binder")
 COOLED = ("anneal", "neural-anneal")  # modes whose draws are ends of a cooling
 WEIGHTED = ("nis", "prior")  # modes whose draws are independent and carry weights
 EXACT_SECONDS = 5.0  # exact values are "at hand" when those of all betas together are estimated to take less
@@ -88,11 +87,9 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
         results.profiles = profiles(chain, posterior) if vector else {}
         results.observables = summarize(
             {name: values for name, values in posterior.items() if name not in results.profiles},
-            chain.n_spins, chain.betas, log_weight, length, fixed_variables(hamiltonian),
+            chain.n_spins, chain.betas, log_weight, length, fixed_variables(hamiltonian), hamiltonian.n_components,
         )  # fmt: skip
         if vector:
-            for name in OF_SCALAR_OVERLAPS:  # their meaning is that of an overlap without components
-                results.observables.pop(name, None)
             results.observables |= time_averages(chain, hamiltonian)
         if chain.mode == "kinetic":  # its states are not those of exp(-beta E)
             del results.observables["heat_capacity"]
@@ -226,10 +223,11 @@ def _families(results: Results, family: np.ndarray) -> None:
 
 
 def _equilibrated(posterior: dict[str, np.ndarray]) -> list[Verdict]:
-    """A verdict at each beta, on the energy and, where there is an overlap, its square."""
+    """A verdict at each beta, on the energy and, where there is an overlap, its square (of vectors, of its norm)."""
     series = {"energy": over_axes_of_beta(posterior["energy"])}
-    if "overlap" in posterior:
-        series["q2"] = over_axes_of_beta(posterior["overlap"] ** 2)
+    overlap = posterior.get("overlap_norm", posterior.get("overlap"))
+    if overlap is not None:
+        series["q2"] = over_axes_of_beta(overlap**2)
     betas = series["energy"].shape[2]
     return [equilibrated({name: values[:, :, b] for name, values in series.items()}) for b in range(betas)]
 

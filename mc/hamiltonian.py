@@ -165,6 +165,11 @@ class Hamiltonian:
         return set(self.interactions) <= {2} and bool((self.bonds[1] > 0).all())
 
     @property
+    def n_components(self) -> int:
+        """Components of a spin."""
+        return 1
+
+    @property
     def log_states(self) -> float:
         """ln of the number of states, ln Z at beta = 0: N ln 2, or ln binomial(N, n_up)."""
         if self.n_up is None:

@@ -10,7 +10,7 @@ from mc.spin_glass import correlation_length_estimate, over_axes, overlap_observ
 from mc.statistics import Estimate, estimate, estimate_function
 from mc.weighted import weighted_estimate, weighted_function
 
-OF_PAIRS = ("overlap", "link_overlap")  # which `overlap_observables` make more of
+OF_PAIRS = ("overlap", "overlap_norm", "link_overlap")  # which `overlap_observables` make more of
 
 
 def summarize(
@@ -20,6 +20,7 @@ def summarize(
     log_weight: np.ndarray | None = None,
     length: int | None = None,
     fixed: Collection[str] = (),
+    n_components: int = 1,
 ) -> dict[str, list[Estimate]]:
     """Observables of every beta, {name: one Estimate a beta}.
 
@@ -31,6 +32,7 @@ def summarize(
         (independent ones, `mc.weighted`), None for Markov chains (`mc.statistics`). length: L of the smallest wave
         vector 2 pi / L, where there is a `magnetization_k2` or `overlap_k2`. fixed: variables that every state has
         alike (`mc.models.alloy.fixed_variables`): their value is exact, and functions of them are left out.
+        n_components: of a spin.
 
     energy, magnetization, abs_magnetization = <|m|>, m2, m4, binder = 1 - m4 / (3 m2^2),
     heat_capacity = beta^2 (<E^2> - <E>^2), total and in units of k_B; of an alloy E has its - h sum s in it,
@@ -52,7 +54,8 @@ def summarize(
         table[name] = [Estimate(float(values.flat[0]), 0.0, n_draws=values[:, :, 0].size)] * len(betas)
     for b, beta in enumerate(betas):
         series = {name: values[:, :, b] for name, values in arrays.items()}
-        one = summarize_one(series, n_spins, float(beta), None if weight is None else weight[:, :, b], length)
+        own = None if weight is None else weight[:, :, b]
+        one = summarize_one(series, n_spins, float(beta), own, length, n_components)
         for name, value in one.items():
             table.setdefault(name, []).append(value)
     return table
@@ -64,6 +67,7 @@ def summarize_one(
     beta: float,
     log_weight: np.ndarray | None = None,
     length: int | None = None,
+    n_components: int = 1,
 ) -> dict[str, Estimate]:
     """The same for the draws (chain, draw, own axes ...) of one beta."""
 
@@ -92,7 +96,9 @@ def summarize_one(
         table["correlation_length"], table["xi_over_length"] = xi, scaled(xi, 1.0 / length)
     if "overlap" in series:
         optional = (series.get("link_overlap"), series.get("overlap_k2") if length is not None else None)
-        table |= overlap_observables(series["overlap"], n_spins, *optional, length)
+        table |= overlap_observables(
+            series["overlap"], n_spins, *optional, length, series.get("overlap_norm"), n_components
+        )
     return table
 
 

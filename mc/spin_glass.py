@@ -1,13 +1,15 @@
 """Observables of spin glasses from series of overlaps: moments, Binder ratio, correlation length, P(q), entropy.
 
 The overlap of two replicas a, b of one Hamiltonian is q = sum_i s_i^a s_i^b / N; `mc.kernels.overlaps` measures it
-with the link overlap and |q(k)|^2 at the smallest wave vector. Series are (chain, draw), errors those of
-`mc.statistics`.
+with the link overlap and |q(k)|^2 at the smallest wave vector. Of vector spins q^{mu nu} = sum_i s_i^{a mu} s_i^{b
+nu} / N is a tensor, and q^2 stands for the sum of the squares of its components, which rotating a replica leaves
+alone. Series are (chain, draw), errors those of `mc.statistics`.
 
 Sources
     F. Cooper, B. Freedman and D. Preston, Nucl. Phys. B 210, 210 (1982): second-moment correlation length.
     H. G. Ballesteros et al., Phys. Rev. B 62, 14237 (2000): the same for the overlap, xi / L at the transition.
     A. P. Young, Phys. Rev. Lett. 51, 1206 (1983): P(q) of the infinite-range Ising glass.
+    D. X. Viet and H. Kawamura, Phys. Rev. B 80, 064418 (2009): the tensor overlap of Heisenberg spins.
 
 The functions of means, `binder` to `correlation_length`, also serve averages over disorder samples: put the thermal
 averages of the samples, shape (samples, 1), through `mc.statistics.jackknife` with as many blocks as samples.
@@ -31,9 +33,13 @@ def binder(means: Mapping[str, float]) -> float:
     return 1.0 - means["q4"] / (3.0 * means["q2"] ** 2)
 
 
-def glass_binder(means: Mapping[str, float]) -> float:
-    """g = (3 - <q^4> / <q^2>^2) / 2 of {"q2", "q4"}: the same from 0 to 1."""
-    return 1.5 * binder(means)
+def glass_binder(means: Mapping[str, float], n_components: int = 1) -> float:
+    """g = (n + 2 - n <q^4> / <q^2>^2) / 2 of {"q2", "q4"}, n = D^2 the components of q for spins of D components.
+
+    0 where all components of q are Gaussian and alike, 1 where |q| is fixed.
+    """
+    n = n_components**2
+    return 0.5 * (n + 2 - n * means["q4"] / means["q2"] ** 2)
 
 
 def correlation_length(means: Mapping[str, float], length: int) -> float:
@@ -50,24 +56,29 @@ def overlap_observables(
     link_overlap: np.ndarray | None = None,
     mode: np.ndarray | None = None,
     length: int | None = None,
+    norm: np.ndarray | None = None,
+    n_components: int = 1,
 ) -> dict[str, Estimate]:
     """What the overlap q of pairs of replicas says at one beta, {name: Estimate}.
 
-    overlap, link_overlap, mode = |q(k)|^2: (chain, draw), or (chain, draw, pair) for the mean over pairs of replicas;
-    length: sites along the axes of k, needed with `mode`.
+    overlap, link_overlap, mode = |q(k)|^2, norm: (chain, draw), or (chain, draw, pair) for the mean over pairs of
+    replicas; length: sites along the axes of k, needed with `mode`. norm: of the tensor overlap of vector spins of
+    n_components, the root of the sum of its squared components, whose powers are then q2 and q4; overlap its trace.
 
-    abs_overlap, q2, q4, binder_overlap, overlap_binder (`binder` and `glass_binder`), chi_sg = N <q^2>, per site, the
-    susceptibility of the overlap; link_overlap where given; where `mode` is given overlap_correlation_length in
-    lattice spacings and the same over L as overlap_xi_over_length. Their status is "not finite" with NaN where the
-    noise leaves no correlation length.
+    abs_overlap, q2, q4, overlap_binder (`glass_binder`), binder_overlap (`binder`, without a norm), chi_sg = N <q^2>,
+    per site, the susceptibility of the overlap; link_overlap where given; where `mode` is given
+    overlap_correlation_length in lattice spacings and the same over L as overlap_xi_over_length. Their status is "not
+    finite" with NaN where the noise leaves no correlation length.
 
     Raises ValueError for series that `mc.statistics` refuses, or a mode without its length.
     """
     q = np.asarray(overlap, np.float64)
-    q2, q4 = over_axes(q**2), over_axes(q**4)
+    size = q if norm is None else np.asarray(norm, np.float64)
+    q2, q4 = over_axes(size**2), over_axes(size**4)
     table = {"abs_overlap": estimate(over_axes(np.abs(q))), "q2": estimate(q2), "q4": estimate(q4)}
-    table["binder_overlap"] = estimate_function(binder, {"q2": q2, "q4": q4})
-    table["overlap_binder"] = scaled(table["binder_overlap"], 1.5)
+    if norm is None:
+        table["binder_overlap"] = estimate_function(binder, {"q2": q2, "q4": q4})
+    table["overlap_binder"] = estimate_function(lambda m: glass_binder(m, n_components), {"q2": q2, "q4": q4})
     table["chi_sg"] = scaled(table["q2"], n_spins)
     if link_overlap is not None:
         table["link_overlap"] = estimate(over_axes(link_overlap))

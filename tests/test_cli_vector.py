@@ -147,6 +147,7 @@ def test_a_file_says_what_was_sampled(nmcmc, case):
             assert tree["observables/correlation"]["mean"].dims == ("beta", "lag")
         if replicas == 3:
             assert tree["posterior"]["overlap"].dims == ("chain", "draw", "beta", "pair")
+            assert tree["posterior"]["overlap_norm"].dims == ("chain", "draw", "beta", "pair")
     norms = np.linalg.norm(chain.spins, axis=-1)
     if hamiltonian.form == "bilinear":
         assert norms == pytest.approx(radius(4), rel=1e-6)
@@ -201,6 +202,11 @@ def test_the_json_has_the_observables(nmcmc):
     # alignment is the average of cosines, alignment_of_mean the cosine of the average: the latter is far larger here.
     hot = run.json["results"][0]
     assert hot["alignment_of_mean"]["mean"] > hot["alignment"]["mean"] + 0.3
+    square = chain.posterior["overlap_norm"][:, :, 0] ** 2
+    assert hot["chi_sg"]["mean"] == pytest.approx(chain.n_spins * square.mean())
+    n = chain.hamiltonian().n_components ** 2
+    assert hot["overlap_binder"]["mean"] == pytest.approx((n + 2 - n * (square**2).mean() / square.mean() ** 2) / 2)
+    assert "binder_overlap" not in hot
     kinetic = nmcmc(*run_words("kinetic"), "--draws", 60, "--json", "--out", "k.h5")
     assert {"energy", "alignment", "entropy_production", "q"} <= kinetic.json["results"][0].keys()
     assert "heat_capacity" not in kinetic.json["results"][0]

@@ -151,6 +151,9 @@ def test_distribution_of_one_chain_has_no_error_and_wrong_values_are_refused():
 def test_limits_of_the_binder_ratios():
     assert spin_glass.binder({"q2": 1.0, "q4": 3.0}) == 0.0
     assert spin_glass.glass_binder({"q2": 1.0, "q4": 1.0}) == 1.0
+    # Nine alike Gaussian components: a sum of squares with <x> = 9 and <x^2> = 9 * 11.
+    assert spin_glass.glass_binder({"q2": 9.0, "q4": 99.0}, n_components=3) == pytest.approx(0.0, abs=1e-12)
+    assert spin_glass.glass_binder({"q2": 9.0, "q4": 81.0}, n_components=3) == 1.0
 
 
 def test_no_correlation_length_is_no_crash():

@@ -10,8 +10,9 @@ from scipy import stats
 
 from mc.models import vector
 from mc.stepping_stone import stepping_stones
-from mc.vector.driver import FIRST_STEP, PROPOSALS, VectorDriver
+from mc.vector.driver import FIRST_STEP, OF_PAIRS, PROPOSALS, VectorDriver
 from mc.vector.hamiltonian import VectorHamiltonian
+from mc.vector.overlap_matrix import frobenius_overlaps, pair_values
 from mc.vector.starts import WORDS
 from tests.enumerated import FALSE_ALARM, combined_p_value
 from tests.test_tempering import assert_same, contents
@@ -241,6 +242,18 @@ def test_replicas_are_independent_and_have_the_law(exchange):
 
 
 @pytest.mark.statistical
+def test_the_spin_glass_susceptibility_of_a_bond_is_exact():
+    # N <sum q^{mu nu 2}> = (1/N) sum_ij <s_i.s_j>^2 / R^4 of independent replicas: 1 + A(k)^2. False alarm 2e-4.
+    dimension, betas = 4, np.array([0.0, 1.0, 3.0])
+    bond = VectorHamiltonian(np.zeros((2, dimension)), np.array([[0.0, 1.2], [1.2, 0.0]]))
+    driver = VectorDriver(bond, betas, n_chains=800, seed=8, thin=20, replicas=3, exchange=True)
+    driver.warm_up(40)
+    norm = driver.block(1).posterior["overlap_norm"][:, 0]
+    expected = 1.0 + cosine_moments(betas * 1.2 * radius(dimension) ** 2, dimension)[0] ** 2
+    assert (np.abs(z_values(2.0 * (norm**2).mean(axis=-1), expected)) < 4).all()
+
+
+@pytest.mark.statistical
 def test_log_z_of_a_ladder_is_that_of_quadrature():
     # A spin in a field, and a tree of three without: abs z < 4 at every beta above 0, and the anchor exactly.
     dimension, betas = 6, np.array([0.0, 0.15, 0.4, 0.8, 1.5])
@@ -311,7 +324,7 @@ def test_draws_are_those_of_their_spins(energy, replicas, exchange):
     assert block.spin_draws.tolist() == [6, 9, 12, 15, 18, 21, 24, 27, 30, 33]
     assert block.spins.dtype == np.float32
     assert block.spins.shape == (2, 10, 2, *own, 5, 4)
-    names = {"energy", "alignment"} | ({"norm"} if energy == "loss" else set()) | ({"overlap"} if own else set())
+    names = {"energy", "alignment"} | ({"norm"} if energy == "loss" else set()) | set(OF_PAIRS if own else ())
     assert set(block.posterior) == set(driver.posterior_axes) == names
     for name, axes in driver.posterior_axes.items():
         assert block.posterior[name].shape == (2, 30, 2, *axes.values())
@@ -331,6 +344,8 @@ def test_draws_are_those_of_their_spins(energy, replicas, exchange):
         overlaps = [(spins[..., a, :, :] * spins[..., b, :, :]).sum(axis=(-2, -1)) for a, b in pairs]
         expected = np.stack(overlaps, axis=-1) / (5 * radius(4) ** 2)
         assert kept["overlap"].reshape(expected.shape) == pytest.approx(expected, abs=1e-5)
+        norms = pair_values(frobenius_overlaps(spins, radius(4)))
+        assert kept["overlap_norm"].reshape(norms.shape) == pytest.approx(norms, abs=1e-5)
     assert hamiltonian.energy(driver.lowest.spins) == pytest.approx(driver.lowest.energy, rel=1e-12)
     assert driver.lowest.energy <= block.posterior["energy"].min()
 

@@ -29,7 +29,7 @@ INDEPENDENT = {
     "population": "member",
     "sequential": "member",
 }
-SHOWN = ("energy", "magnetization", "overlap")  # variables whose draws figures show
+SHOWN = ("energy", "magnetization", "overlap", "overlap_norm")  # variables whose draws figures show
 ROWS_AT_ONCE = 2**22  # numbers of a variable read at once
 
 

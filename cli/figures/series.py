@@ -140,8 +140,9 @@ def autocorrelation(drawn: Drawn) -> Figure:
     if drawn.n_draws < FEWEST_DRAWS:
         raise NotDrawn(f"{counted(drawn.n_draws, 'draw')} a chain: too few for an autocorrelation", wanting=True)
     panels: list[tuple[str, Callable[[int], np.ndarray]]] = [("E", lambda b: drawn.replicas_as_chains("energy", b))]
-    if drawn.has("overlap"):
-        panels.append(("q^2", lambda b: drawn.replicas_as_chains("overlap", b) ** 2))
+    overlap = "overlap_norm" if drawn.has("overlap_norm") else "overlap"
+    if drawn.has(overlap):
+        panels.append(("q^2", lambda b: drawn.replicas_as_chains(overlap, b) ** 2))
     elif drawn.has("magnetization"):
         panels.append(("|m|", lambda b: np.abs(drawn.replicas_as_chains("magnetization", b))))
     figure = style.sheet(style.DOUBLE if len(panels) > 1 else style.SINGLE, 66.0)

@@ -81,7 +81,8 @@ def _averaged(there: Ensemble, hamiltonian: Hamiltonian) -> dict[str, Column]:
             found[name] = Column(average.mean, average.error)
     length = smallest_mode_length(hamiltonian)
     if len(there.instances) >= FEWEST and {"q2", "q4"} <= values.keys():
-        found["overlap_binder"] = _ratio(glass_binder, {"q2": values["q2"], "q4": values["q4"]})
+        moments = {"q2": values["q2"], "q4": values["q4"]}
+        found["overlap_binder"] = _ratio(lambda m: glass_binder(m, hamiltonian.n_components), moments)
         if length and "overlap_k2" in values:
             moments = {"q2": values["q2"], "mode": values["overlap_k2"]}
             found["overlap_xi_over_length"] = _ratio(lambda m: correlation_length(m, length) / length, moments)

@@ -36,6 +36,7 @@ PROPOSALS = {
     "perpendicular": (0.5, 0.0, 0.0, 0.5),
     "mixed": (0.4, 0.2, 0.2, 0.2),
 }
+OF_PAIRS = ("overlap", "overlap_norm")
 FIRST_STEP = 0.1  # times R / sqrt(D), before the warm-up tunes it
 
 
@@ -73,14 +74,15 @@ class VectorDriver:
     afterwards.
     overrelax: sweeps of reflections about the local field after each sweep, which keep the energy; fixed norm only.
     replicas: independent ones a chain and beta; with more than one, `energy`, `alignment` and spins have an axis
-    `replica` after beta, and pairs of replicas an `overlap` q_ab = sum_i s_i^a.s_i^b / (N R^2), with an axis `pair`
-    from three replicas on. exchange: swaps between neighbouring betas after each sweep (`mc.kernels.swap`),
+    `replica` after beta, and pairs of replicas an `overlap` q_ab = sum_i s_i^a.s_i^b / (N R^2) and an `overlap_norm`,
+    the Frobenius norm of the tensor overlap (`mc.vector.overlap_matrix`), with an axis `pair` from three replicas
+    on. exchange: swaps between neighbouring betas after each sweep (`mc.kernels.swap`),
     separately for each replica. tuned: as of `mc.tempering.TemperingDriver`.
     init: "random" (directions), "up" (all along (1, ..., 1)), "field" (along x_i), or vectors that broadcast to
     (chain, beta, N, D), with replicas to (chain, beta, replica, N, D).
 
     posterior: `energy`; `alignment`, the mean over sites of cos(s_i, x_i), where there are fields; `norm`, the mean
-    of |s_i| / R, of the loss energy; `overlap`.
+    of |s_i| / R, of the loss energy; `overlap` and `overlap_norm`.
     sample_stats: `accepted` of the last sweep before a draw (of moves with a step, NaN where it had none; 1 for heat
     bath), and with exchange `swap_accepted`.
 
@@ -157,7 +159,7 @@ class VectorDriver:
         self.posterior_axes = {name: dict(self.spin_axes) for name in names}
         if self.replicas > 1:
             pairs = self.replicas * (self.replicas - 1) // 2
-            self.posterior_axes["overlap"] = {"pair": pairs} if pairs > 1 else {}
+            self.posterior_axes |= {name: {"pair": pairs} if pairs > 1 else {} for name in OF_PAIRS}
         self.lowest = LowestVectors(np.inf, np.zeros((n_spins, n_components)))
         self._sums = np.zeros((chains, self.replicas, n_betas, n_spins, n_components))
         self._swaps = np.zeros((2, n_betas), np.int64)  # accepted and tried since the betas were tuned
@@ -194,7 +196,7 @@ class VectorDriver:
         posterior = {}
         for name in self.posterior_axes:
             values = getattr(series, name)
-            single = values.shape[-1] == 1 and (name == "overlap" or not many)
+            single = values.shape[-1] == 1 and (name in OF_PAIRS or not many)
             posterior[name] = values[..., 0] if single else values
         statistics = {"accepted": mean_of_known(series.accepted, -1)}
         if self.exchange:
@@ -245,7 +247,7 @@ class VectorDriver:
         return Series(
             *(np.zeros((chains, n_draws, n_betas, replicas)) for _ in range(4)),
             *(np.zeros((chains, replicas, n_draws, n_betas), np.int64) for _ in range(2)),
-            np.zeros((chains, n_draws, n_betas, pairs)),
+            *(np.zeros((chains, n_draws, n_betas, pairs)) for _ in OF_PAIRS),
             np.zeros((chains, n_kept, n_betas, replicas, *size), np.float32),
             sums,
             np.full((chains, replicas), np.inf),

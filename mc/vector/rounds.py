@@ -72,6 +72,7 @@ class Series(NamedTuple):
     swaps: np.ndarray  # (chain, replica, draw, beta) int64: accepted between b and b + 1
     tried: np.ndarray
     overlap: np.ndarray  # (chain, draw, beta, pair)
+    overlap_norm: np.ndarray  # (chain, draw, beta, pair)
     spins: np.ndarray  # (chain, stored draw, beta, replica, N, D) float32
     sums: np.ndarray  # (chain, replica, beta, N, D): of the spins of all draws
     lowest: np.ndarray  # (chain, replica)
@@ -220,21 +221,37 @@ def put_down(system, replicas, chain, replica, draw, stored, series):
 
 
 @njit(cache=True, nogil=True)
+def tensor_overlap(left, right, tensor):
+    """sum_i s_i^{mu} t_i^{nu} of two states (N, D), into tensor (D, D)."""
+    tensor[:] = 0.0
+    for i in range(left.shape[0]):
+        for mu in range(left.shape[1]):
+            component, row = left[i, mu], tensor[mu]
+            for nu in range(right.shape[1]):
+                row[nu] += component * right[i, nu]
+
+
+@njit(cache=True, nogil=True)
 def put_down_pairs(system, replicas, chain, draw, series):
     """The overlaps of all pairs of replicas of a chain."""
     holder = replicas.holder[chain]
     n_spins, n_components = system.fields.shape
+    tensor = np.zeros((n_components, n_components))
+    scale = 1.0 / (n_spins * system.radius**2)
     for b in range(holder.shape[1]):
         pair = 0
         for one in range(holder.shape[0]):
             for other in range(one + 1, holder.shape[0]):
                 left = replicas.spins[chain, holder[one, b]]
                 right = replicas.spins[chain, holder[other, b]]
-                total = 0.0
-                for i in range(n_spins):
-                    for k in range(n_components):
-                        total += left[i, k] * right[i, k]
-                series.overlap[chain, draw, b, pair] = total / (n_spins * system.radius**2)
+                tensor_overlap(left, right, tensor)
+                trace, square = 0.0, 0.0
+                for mu in range(n_components):
+                    trace += tensor[mu, mu]
+                    for nu in range(n_components):
+                        square += tensor[mu, nu] ** 2
+                series.overlap[chain, draw, b, pair] = trace * scale
+                series.overlap_norm[chain, draw, b, pair] = math.sqrt(square) * scale
                 pair += 1
 
 
