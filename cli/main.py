@@ -126,6 +126,7 @@ def phase_diagram_command(
     warmup: Annotated[int, typer.Option("--warmup", help="sweeps before the first draw")] = 1000,
     thin: Annotated[int, typer.Option("--thin", help="sweeps between draws")] = 5,
     rng_seed: RngSeed = 0,
+    time_limit: TimeLimit = None,
     restart: Annotated[bool, typer.Option("--restart", help="begin anew")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -138,7 +139,7 @@ def phase_diagram_command(
         from cli.output import Screen
         from cli.phase_diagram import phase_diagram
 
-        options = Options(out, draws, 1, warmup, thin, rng_seed, restart=restart, json=as_json)
+        options = Options(out, draws, 1, warmup, thin, rng_seed, time_limit=time_limit, restart=restart, json=as_json)
         options.check_values()
         code = phase_diagram(words, options, Screen(quiet))
     except KeyboardInterrupt:

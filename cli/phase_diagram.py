@@ -31,7 +31,6 @@ from mc.chain_lock import ChainError, replacement, writable_target
 from mc.equilibration import equilibrated
 from mc.exact.almeida_thouless import HIGHEST_H, LOWEST_T, line
 from mc.vector.overlap_matrix import (
-    frobenius_overlaps,
     noise_floor,
     overlap_matrix,
     pair_values,
@@ -49,9 +48,9 @@ class Cell:
     """Replicas at one temperature and field.
 
     mean, spread: of |q_ab| over pairs a < b, and the standard deviation of q_ab over pairs, both averaged over draws;
-    q_ab = sum_i s_i^a.s_i^b / (N R^2). frobenius, rotation: means over pairs of the overlaps that no common rotation
-    changes (`mc.vector.overlap_matrix`), of the last draw with spins, and rotation_spread the standard deviation of
-    the second.
+    q_ab = sum_i s_i^a.s_i^b / (N R^2). chi_sg: N times the mean of the squared tensor overlap, over pairs and draws.
+    rotation: mean over pairs of the overlap after the best rotation (`mc.vector.overlap_matrix`), of the last draw
+    with spins, and rotation_spread its standard deviation.
     energy: a spin. equilibrated, reason: as of `mc.equilibration`, replicas from random starts as chains.
     matrix: q_ab of the last draw with spins. below_line: whether (T, h) lies below the line of de Almeida and
     Thouless of SK.
@@ -61,7 +60,7 @@ class Cell:
     h: float
     mean: float
     spread: float
-    frobenius: float
+    chi_sg: float
     rotation: float
     rotation_spread: float
     energy: float
@@ -179,7 +178,8 @@ def ladder(temperatures: Sequence[float], n_spins: int, n_components: int) -> li
 
 def cells_of(chain: Chain, temperatures: Sequence[float], h: float) -> list[Cell]:
     """What the replicas of one run say at the temperatures asked for."""
-    overlap, energy, spins = chain.posterior["overlap"], chain.posterior["energy"], chain.spins[0, -1]
+    overlap, norm, energy = (chain.posterior[name] for name in ("overlap", "overlap_norm", "energy"))
+    spins = chain.spins[0, -1]
     if overlap.ndim == 3:
         overlap = overlap[..., None]
     radius = chain.hamiltonian().radius
@@ -195,7 +195,7 @@ def cells_of(chain: Chain, temperatures: Sequence[float], h: float) -> list[Cell
                 h=float(h),
                 mean=float(np.abs(q).mean()),
                 spread=float(q.std(axis=1).mean()),
-                frobenius=float(pair_values(frobenius_overlaps(last, radius)).mean()),
+                chi_sg=float(chain.n_spins * (norm[:, :, b] ** 2).mean()),
                 rotation=float(rotation.mean()),
                 rotation_spread=float(rotation.std()),
                 energy=float(energy[0, :, b].mean() / chain.n_spins),
@@ -210,10 +210,12 @@ def cells_of(chain: Chain, temperatures: Sequence[float], h: float) -> list[Cell
 
 def table(cells: Sequence[Cell]) -> list[str]:
     """One line a cell."""
-    lines = [f"{'T':>8}{'h':>7}{'mean |q|':>10}{'spread':>9}{'q_rot':>8}{'spread':>9}{'E/N':>10}  equilibrated"]
+    names = f"{'mean |q|':>10}{'spread':>9}{'q_rot':>8}{'spread':>9}{'chi_sg':>9}{'E/N':>10}"
+    lines = [f"{'T':>8}{'h':>7}{names}  equilibrated"]
     for cell in cells:
         numbers = f"{cell.mean:>10.4f}{cell.spread:>9.4f}{cell.rotation:>8.4f}{cell.rotation_spread:>9.4f}"
-        lines.append(f"{cell.T:>8.4g}{cell.h:>7.4g}{numbers}{cell.energy:>10.4f}  {cell.equilibrated}")
+        numbers += f"{cell.chi_sg:>9.4g}{cell.energy:>10.4f}"
+        lines.append(f"{cell.T:>8.4g}{cell.h:>7.4g}{numbers}  {cell.equilibrated}")
     return lines
 
 

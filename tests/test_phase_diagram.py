@@ -35,6 +35,8 @@ def test_cells_are_those_of_the_chain_files_and_a_second_call_adds_nothing(nmcmc
         assert q.shape == (60, 3)
         assert cell["mean"] == pytest.approx(np.mean([abs(value) for row in q for value in row]))
         assert cell["spread"] == pytest.approx(np.mean([np.std(row) for row in q]))
+        tensors = chain.posterior["overlap_norm"][0, :, b]
+        assert cell["chi_sg"] == pytest.approx(6 * np.mean([value**2 for row in tensors for value in row]))
         assert cell["below_line"] == (cell["T"] < 1 and cell["h"] < line(cell["T"]))
         last, radius = chain.spins[0, -1, b].astype(float), chain.hamiltonian().radius
         literal = [[(one * other).sum() / (6 * radius**2) for other in last] for one in last]
@@ -45,6 +47,14 @@ def test_cells_are_those_of_the_chain_files_and_a_second_call_adds_nothing(nmcmc
     assert field[0.1] > field[1]  # colder replicas lie more alike along their fields
     again = nmcmc(*words)
     assert again.json["cells"] == found["cells"]
+
+
+def test_a_time_limit_stops_it_and_the_same_command_goes_on(nmcmc):
+    words = (*SMALL, "T=0.1,1", "h=0,2", "replicas=2", "--out", "phases")
+    stopped = nmcmc(*words, "--time-limit", 0.001)
+    assert "stopped at h=0: 0 of 60 draws; the same command again goes on" in stopped.out
+    assert not Path("phases/phase-diagram.json").exists()
+    assert len(nmcmc(*words, "--json").json["cells"]) == 4
 
 
 @pytest.mark.parametrize(
