@@ -15,7 +15,7 @@ import numpy as np
 from cli.arguments import Target, default_out, parse, split_words
 from cli.errors import UserError
 from cli.options import Options
-from cli.run import MOST_SPINS, bytes_of_a_state
+from cli.run_file import MOST_SPINS, bytes_of_a_state
 from cli.settings import COOLED, LEARNING, MEAN_FIELD, TRAINED, of_ensemble
 from mc import models
 from mc.chain_layout import to_json

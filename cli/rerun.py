@@ -29,7 +29,8 @@ from cli.options import Options
 from cli.output import Screen
 from cli.results import as_json as to_json
 from cli.results import judged, opened
-from cli.run import check_before_work, configuration, run, spins_every
+from cli.run import check_before_work, run
+from cli.run_file import configuration, spins_every
 from cli.settings import CLASSICAL, COOLED, LEARNING, MODES, SCHEDULED, SETTINGS, VECTOR, acting
 from cli.work import Run
 from mc import models
@@ -218,7 +219,7 @@ def found_again(checkpoint: Path, chain: Path) -> Path:
 
 
 def resolved_today(again: Again, target, given: dict[str, Any], out: Path) -> dict[str, Any]:
-    """The configuration that `cli.run` would store, as JSON gives it back; UserError for what cannot be done."""
+    """The configuration that `cli.run_file` would store, as JSON gives it back; UserError for what cannot be done."""
     mode, settings = again.mode, acting(again.mode, given, target.model == VECTOR)
     if mode == COOLED:
         from cli.anneal_run import cooled

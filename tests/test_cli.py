@@ -137,7 +137,7 @@ def test_the_same_hamiltonian_in_other_words_is_the_same_run(nmcmc):
 
 
 def test_spins_are_kept_as_the_file_has_it_when_a_run_is_extended(nmcmc, monkeypatch):
-    monkeypatch.setattr("cli.run.MOST_SPINS", 16 * 4 * 20)
+    monkeypatch.setattr("cli.run_file.MOST_SPINS", 16 * 4 * 20)
     words = ("run", "--mode", "metropolis", "ising", "L=4", "--warmup", 5, "--out", "run.h5")
     nmcmc(*words, "--draws", 40)
     nmcmc(*words, "--draws", 200)

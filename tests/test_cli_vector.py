@@ -169,7 +169,7 @@ def test_a_coupling_that_was_changed_is_found(nmcmc):
 
 
 def test_fewer_spins_are_kept_where_they_would_be_large(nmcmc, monkeypatch):
-    monkeypatch.setattr("cli.run.MOST_SPINS", 4 * 5 * 4 * 2 * 3 * 10)  # float32 states of 2 chains and 3 replicas
+    monkeypatch.setattr("cli.run_file.MOST_SPINS", 4 * 5 * 4 * 2 * 3 * 10)  # float32, 2 chains, 3 replicas
     nmcmc("run", "--mode", "heatbath", *GLASS, "beta=1", "replicas=3", "--chains", 2, "--warmup", 1, "--draws", 40)
     assert open_chain("vector-N=5-D=4-seed=2-beta=1-heatbath.h5").spin_draws.tolist() == list(range(0, 40, 4))
 
