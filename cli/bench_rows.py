@@ -48,6 +48,7 @@ class Row:
 
 
 ising, ea, sk, rrg = cache(models.ising), cache(models.ea3d), cache(models.sk), cache(models.rrg)
+pspin = cache(models.pspin)
 wolff_at = cache(lambda L: wolff(ising(L), BETA_C))
 Model = Callable[[], Hamiltonian]
 
@@ -129,6 +130,7 @@ def all_rows() -> list[Row]:
     rows.append(plain("bit-planes", "3D EA bimodal, L=10, T=1.1, 64 lanes", partial(ea, 10), BETA_GLASS, 64, 40.0))
     rows.append(plain("lanes", "3D EA gaussian, L=10, T=1.1, 32 lanes", gaussian, BETA_GLASS, 32, 6.0))
     rows.append(plain("dense", "SK N=1024, T=1", partial(sk, 1024), 1.0, 1, 5.0))
+    rows.append(plain("fields", "p-spin p=3, N=48, T=1", partial(pspin, 48), 1.0, 1, 3.0))
     return rows
 
 

@@ -1,7 +1,5 @@
 """The +-J kernel of 64 replicas a word: random bits, counts, enumerated laws, energies, exchange, reproducibility."""
 
-import time
-
 import numba
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from scipy import stats
 
 import mc
 from mc.kernels import bernoulli as bits
-from mc.kernels import bit_counts, bit_planes, replicas
+from mc.kernels import bit_counts, bit_planes
 from mc.kernels.batch import load_all, measure_all, pack, store_all, sweep_all, unpack, words
 from tests.enumerated import FALSE_ALARM, combined_p_value, law_p_value
 
@@ -270,23 +268,6 @@ def test_runs_are_repeated_and_continued_bit_for_bit():
     different = batch_of(hamiltonian, beta, 2, 5)
     sweep_all(different, 2, 20, False)
     assert (rows_of(different) != rows_of(whole)).any(axis=2).all()
-
-
-def test_it_is_far_faster_than_single_replicas():
-    # Measured 70 times with AVX-512, 20 times without vector registers; less means that vectors were lost.
-    hamiltonian = mc.models.ea3d(L=8, J="bimodal", seed=1)
-    many = batch_of(hamiltonian, 0.9)
-    one = replicas.make(hamiltonian, np.array([0.9]), 1, (0,), "metropolis")
-
-    def seconds(kernel, batch, n_sweeps):
-        start = time.process_time()
-        kernel.sweep(batch, 0, n_sweeps, False)
-        return time.process_time() - start
-
-    seconds(bit_planes, many, 500), seconds(replicas, one, 500)
-    times = [(seconds(bit_planes, many, 3000) / 64, seconds(replicas, one, 3000)) for _ in range(5)]
-    ours, theirs = np.min(times, axis=0)
-    assert theirs > 8 * ours, theirs / ours
 
 
 def test_what_it_does_not_do_is_refused():

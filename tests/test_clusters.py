@@ -1,7 +1,5 @@
 """Cluster moves: Wolff, Swendsen-Wang and Houdayer against enumerated laws, their counts, and what they conserve."""
 
-import time
-
 import numba
 import numpy as np
 import pytest
@@ -187,33 +185,6 @@ def test_results_do_not_depend_on_the_number_of_threads():
         numba.set_num_threads(threads)
     for one, many in zip(found[:2], found[2:], strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(one, many, strict=True))
-
-
-def cpu_time_of_a_site(hamiltonian, update, arrays, work, n_updates):
-    """ns a site flipped (Wolff) or visited at the critical point, the best of several runs."""
-    spins, stream = np.ones(hamiltonian.n_spins, np.int8), streams_of(1, 4)[0]
-    counts = (n_updates, 0) if update is wolff.update_replica else (n_updates,)
-    update(spins, CRITICAL, stream, *arrays, work, *counts)
-    best = np.inf
-    for _ in range(9):
-        started = time.process_time()
-        done = update(spins, CRITICAL, stream, *arrays, work, *counts)[1]
-        sites = done if update is wolff.update_replica else n_updates * hamiltonian.n_spins
-        best = min(best, 1e9 * (time.process_time() - started) / sites)
-    return best
-
-
-def test_one_coupling_for_all_bonds_is_fast():
-    # The general loops have branches that are often predicted wrong. Measured ratios: 7 (Wolff), 4 (Swendsen-Wang).
-    even, times = mc.models.ising(L=64), {}
-    for name, hamiltonian in (("even", even), ("uneven", hardly_uneven(even))):
-        arrays, stack = local_field.kernel_arrays(hamiltonian.table), np.empty(hamiltonian.n_spins, np.int32)
-        times["wolff", name] = cpu_time_of_a_site(hamiltonian, wolff.update_replica, arrays, stack, 40)
-        arrays = swendsen_wang.bond_arrays(hamiltonian.table)
-        work = np.empty(swendsen_wang.room(arrays[0], arrays[2]), np.int32)
-        times["sw", name] = cpu_time_of_a_site(hamiltonian, swendsen_wang.update_replica, arrays, work, 20)
-    assert times["wolff", "uneven"] > 2.0 * times["wolff", "even"], times
-    assert times["sw", "uneven"] > 1.7 * times["sw", "even"], times
 
 
 # Houdayer

@@ -1,6 +1,5 @@
-"""Dense models with maintained fields: the enumerated law, energies, flips, reproducibility, refusals, speed."""
+"""Dense models with maintained fields: the enumerated law, energies, flips, reproducibility, refusals."""
 
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 import mc
 from mc.kernels import batch as generic
-from mc.kernels import dense, replicas
+from mc.kernels import dense
 from tests import batch_checks
 from tests.batch_checks import flip_p_values, glass, law_p_values
 from tests.enumerated import FALSE_ALARM, combined_p_value, law
@@ -118,18 +117,3 @@ def test_refusals():
     )
     large = SimpleNamespace(n_spins=16385, is_pairwise=True, bonds=(None, np.zeros(3)))
     assert dense.refusal(large, "metropolis").startswith("16385 spins; dense fields keep a matrix")
-
-
-def test_dense_fields_are_faster_than_sums_over_bonds():
-    # About 20 times with AVX-512 at an acceptance of 0.32; less says that vectors are lost.
-    hamiltonian = mc.models.sk(N=256, seed=1)
-    times = {}
-    for kernel, n_sweeps in ((dense, 100), (replicas, 10)):
-        batch = kernel.make(hamiltonian, np.full(1, 1.0), 1, (0,), "metropolis")
-        found = []
-        for _ in range(6):
-            start = time.process_time()
-            kernel.sweep(batch, 0, n_sweeps, False)
-            found.append((time.process_time() - start) / n_sweeps)
-        times[kernel] = min(found)
-    assert times[replicas] > 5 * times[dense]

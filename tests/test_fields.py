@@ -1,6 +1,4 @@
-"""Kept local energies: the law, decisions of the plain kernel, whole numbers that never drift, bookkeeping, speed."""
-
-import time
+"""Kept local energies: the law, decisions of the plain kernel, whole numbers that never drift, bookkeeping."""
 
 import numpy as np
 import pytest
@@ -127,19 +125,3 @@ def test_choice_and_refusals():
                 assert choose(hamiltonian, rule, n_replicas)[0] == "fields"
     assert "graph and dense" in fields.refusal(mc.models.ea3d(L=3, seed=1), "metropolis")
     assert fields.refusal(ring(8), "wolff") == "rule wolff is not one of metropolis, heatbath"
-
-
-def test_kept_local_energies_are_faster_than_sums_over_interactions():
-    # About 20 times at an acceptance of 0.2; half the sites' terms are triples and quadruples, as in an alloy.
-    hamiltonian = mixed(64, (2, 3, 4), 1, count=1500)
-    times = {}
-    for kernel, n_sweeps in ((fields, 100), (replicas, 10)):
-        batch = kernel.make(hamiltonian, np.full(1, 0.1), 1, (0,), "metropolis")
-        kernel.sweep(batch, 0, 100, True)
-        found = []
-        for _ in range(6):
-            start = time.process_time()
-            kernel.sweep(batch, 0, n_sweeps, True)
-            found.append((time.process_time() - start) / n_sweeps)
-        times[kernel] = min(found)
-    assert times[replicas] > 3 * times[fields]

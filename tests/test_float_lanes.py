@@ -1,13 +1,11 @@
-"""Lanes of float32 spins: the enumerated law, energies, flips, reproducibility, refusals, speed."""
-
-import time
+"""Lanes of float32 spins: the enumerated law, energies, flips, reproducibility, refusals."""
 
 import numpy as np
 import pytest
 
 import mc
 from mc.kernels import batch as generic
-from mc.kernels import float_lanes, replicas
+from mc.kernels import float_lanes
 from tests import batch_checks
 from tests.batch_checks import flip_p_values, glass, law_p_values
 from tests.enumerated import FALSE_ALARM, combined_p_value
@@ -100,20 +98,3 @@ def test_widths_and_refusals():
     assert "interaction of 3 spins" in float_lanes.refusal(mc.models.pspin(N=7, p=3, seed=2), "metropolis")
     with pytest.raises(ValueError, match="20 lanes; a multiple of 32"):
         float_lanes.make(model, np.ones(20), 1, (0,), "metropolis")
-
-
-def test_lanes_are_faster_than_single_replicas():
-    # About 30 times with AVX-512, 12 with AVX2, 6 with SSE 4.2; less says that vectors are lost.
-    hamiltonian = mc.models.ea3d(L=8, J="gaussian", seed=1)
-    lanes = float_lanes.make(hamiltonian, np.full(32, 0.9), 1, (0,), "metropolis")
-    single = replicas.make(hamiltonian, np.full(1, 0.9), 1, (0,), "metropolis")
-
-    def fastest(kernel, batch, n_sweeps):
-        times = []
-        for _ in range(6):
-            start = time.process_time()
-            kernel.sweep(batch, 0, n_sweeps, False)
-            times.append(time.process_time() - start)
-        return min(times) / (n_sweeps * len(batch.beta))
-
-    assert fastest(replicas, single, 100) > 4 * fastest(float_lanes, lanes, 100)

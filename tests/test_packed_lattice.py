@@ -1,7 +1,5 @@
 """The packed square lattice: exact laws, random bits, layout, energies, counts of flips, independence, refusals."""
 
-import time
-
 import numpy as np
 import pytest
 from numba import njit
@@ -9,7 +7,7 @@ from scipy import stats
 
 import mc
 from mc.exact.kaufman import kaufman_torus
-from mc.kernels import packed_lattice, packed_words, replicas
+from mc.kernels import packed_lattice, packed_words
 from mc.kernels.batch import exchange, load, measure, pack, store, sweep, unpack, words
 from tests.enumerated import FALSE_ALARM, chi_square_p, combined_p_value, law, state_numbers
 
@@ -284,20 +282,3 @@ def test_other_models_are_refused():
     far = sites.copy()
     far[0] = 0, 10
     assert "all bonds" in why(mc.Hamiltonian(48, [(far, couplings)], lattice=square.lattice))
-
-
-def test_is_much_faster_than_single_replicas():
-    # Measured: 260 times with AVX-512. It is a few times where the compiler makes no vector instructions any more.
-    hamiltonian = ising((64, 64))
-
-    def seconds(module, n_sweeps):
-        batch = module.make(hamiltonian, np.array([CRITICAL]), 0, (), "metropolis")
-        single(batch, 2)
-        times = []
-        for _ in range(5):
-            start = time.process_time()
-            single(batch, n_sweeps)
-            times.append(time.process_time() - start)
-        return min(times) / n_sweeps
-
-    assert seconds(replicas, 20) > 20.0 * seconds(packed_lattice, 5000)

@@ -2,7 +2,6 @@
 
 import math
 import pickle
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +9,6 @@ import pytest
 import torch
 
 import mc
-from mc.kernels.heatbath import sweep
-from mc.kernels.local_field import kernel_arrays
 from nmcmc.objectives import Refined, RefinedGradient
 from nmcmc.objectives.base import StepRandomness
 from nmcmc.recipe import NetSettings, build_sampler
@@ -93,25 +90,6 @@ def test_refused(change, said):
     arguments = {"beta": 1.0, "spins": np.ones((3, 7), np.int8), "sweeps": 1, "rng": 1} | change
     with pytest.raises(ValueError, match=said):
         refine(mc.models.sk(N=7, seed=1), **arguments)
-
-
-def test_the_engine_beats_the_plain_kernel():
-    # 40 sweeps of 256 states of 256 spins: a factor of 20 where nothing else runs, 2 is asked for.
-    hamiltonian, rng = mc.models.ea2d(L=16, J="gaussian", seed=1), np.random.default_rng(1)
-    states = np.ones((256, 256), np.int8)
-    refiner, tables = Refiner(hamiltonian), kernel_arrays(hamiltonian.table)
-
-    def plain():
-        streams = rng.integers(1, 2**64, size=(256, 4), dtype=np.uint64)
-        sweep(states.copy(), np.zeros(256), np.ones(256), streams, *tables, 40)
-
-    def seconds(work):
-        work()
-        began = time.process_time()
-        work()
-        return time.process_time() - began
-
-    assert seconds(lambda: refiner(states, 1.0, 40, rng)) < 0.5 * seconds(plain)
 
 
 # Gradients
