@@ -1,4 +1,4 @@
-"""Where the betas of a tempering ladder should lie, from how often neighbours refuse to swap.
+"""Swaps along a tempering ladder: their rates, who holds which beta, and where the betas should lie.
 
 The rejection rates of neighbouring pairs add up to the communication barrier Lambda(beta), nearly whatever ladder
 they were measured on; with the non-reversible swaps of `mc.kernels.swap` round trips are most frequent where every
@@ -28,3 +28,14 @@ def tuned_betas(betas: np.ndarray, rejection: np.ndarray) -> np.ndarray:
     inner = PchipInterpolator(heights, betas)(np.linspace(0.0, heights[-1], len(betas)))
     inner[0], inner[-1] = betas[0], betas[-1]
     return inner
+
+
+def swap_rates(accepted: np.ndarray, tried: np.ndarray) -> np.ndarray:
+    """Fractions of swaps accepted, float64, NaN where none was tried."""
+    return np.divide(accepted, tried, out=np.full(tried.shape, np.nan), where=tried > 0)
+
+
+def check_holder(holder: np.ndarray) -> None:
+    """ValueError unless holder (chain, replica x beta), of a stored state, names each replica of a chain once."""
+    if (np.sort(holder, axis=1) != np.arange(holder.shape[1])).any():
+        raise ValueError("state: holder does not name each replica once")

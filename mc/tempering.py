@@ -15,7 +15,7 @@ from mc.kernels.batch import store_all
 from mc.kernels.local_field import kernel_arrays
 from mc.kernels.overlaps import links
 from mc.kernels.random_streams import streams
-from mc.ladder import tuned_betas
+from mc.ladder import check_holder, swap_rates, tuned_betas
 from mc.measure import Measured, has_modes, kept_draws, measured_posterior, no_record, posterior_axes, probe, room
 from mc.simulate import (
     INITIAL_STREAMS,
@@ -154,7 +154,6 @@ class TemperingDriver:
         measured, overlaps, accepted, tried = self._run(n_draws, self.thin, self.spins_every)
         stored = kept_draws(self._draw, n_draws, self.spins_every)
         self._draw += n_draws
-        swap_accepted = np.divide(accepted, tried, out=np.full(tried.shape, np.nan), where=tried > 0)
         names = ("energy", "magnetization", "mode", "accepted", "spins")
         by_beta = {name: self._by_chain(getattr(measured, name)) for name in names}
         posterior = measured_posterior(self.hamiltonian, by_beta)
@@ -166,7 +165,7 @@ class TemperingDriver:
         flipped = by_beta["accepted"]
         statistics = {
             "accepted": flipped.mean(axis=-1) if self.replicas > 1 else flipped,
-            "swap_accepted": swap_accepted,
+            "swap_accepted": swap_rates(accepted, tried),
         }
         return Block(posterior, statistics, by_beta["spins"], stored)
 
@@ -195,8 +194,7 @@ class TemperingDriver:
         """Continue from `state()` of a driver with the same arguments; ValueError when shapes differ."""
         state = checked_state(state, self.state())
         holder = state["holder"]
-        if (np.sort(holder, axis=1) != np.arange(holder.shape[1])).any():
-            raise ValueError("state: holder does not name each replica once")
+        check_holder(holder)
         self.betas = state["betas"]
         ladders, lanes = self._ladders, self.engine.lanes
         ladders.holder[...] = (holder + lanes[:, :1]).reshape(self._shape)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mc.kernels.random_streams import streams
 from mc.kernels.vectors import aligned
-from mc.ladder import tuned_betas
+from mc.ladder import check_holder, swap_rates, tuned_betas
 from mc.measure import kept_draws, mean_of_known
 from mc.simulate import (
     INITIAL_STREAMS,
@@ -200,9 +200,7 @@ class VectorDriver:
             posterior[name] = values[..., 0] if single else values
         statistics = {"accepted": mean_of_known(series.accepted, -1)}
         if self.exchange:
-            swaps, tried = series.swaps.sum(axis=1), series.tried.sum(axis=1)
-            unknown = np.full(tried.shape, np.nan)
-            statistics["swap_accepted"] = np.divide(swaps, tried, out=unknown, where=tried > 0)
+            statistics["swap_accepted"] = swap_rates(series.swaps.sum(axis=1), series.tried.sum(axis=1))
         return Block(posterior, statistics, series.spins if many else series.spins[:, :, :, 0], stored)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -225,9 +223,7 @@ class VectorDriver:
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Continue from `state()` of a driver with the same arguments; ValueError when shapes differ."""
         state = checked_state(state, self.state())
-        holder = state["holder"].reshape(self.n_chains, -1)
-        if (np.sort(holder, axis=1) != np.arange(holder.shape[1])).any():
-            raise ValueError("state: holder does not name each replica once")
+        check_holder(state["holder"].reshape(self.n_chains, -1))
         for name in set(Replicas._fields) - {"local", "energy"}:
             getattr(self._replicas, name)[...] = state[name]
         self.betas, self._sums, self._swaps = state["betas"], state["spin_sums"], state["swaps"]
