@@ -27,7 +27,7 @@ from mc.vector.hamiltonian import VectorHamiltonian
 from mc.vector.profiles import BINS, on_grid
 from mc.weighted_overlaps import pair_overlaps
 
-MEANS = ("energy", "abs_magnetization", "m2", "abs_overlap", "q2", "link_overlap", "log_z")
+MEANS = ("energy", "abs_magnetization", "m2", "alignment", "abs_overlap", "q2", "link_overlap", "log_z")
 DISTRIBUTIONS = {"energy": "P(energy)", "abs_magnetization": "P(|m|)", "abs_overlap": "P(|q|)"}
 LEVEL = 0.01  # p-value of a pair of runs below which they are said to differ
 RESAMPLES, MOST_RESAMPLES = 1000, 100_000  # at first, and at most: p-values of many betas have to be small
