@@ -29,7 +29,9 @@ from cli.settings import VECTOR
 from mc.chain import Chain
 from mc.chain_lock import ChainError, replacement, writable_target
 from mc.equilibration import equilibrated
-from mc.exact.almeida_thouless import HIGHEST_H, LOWEST_T, line
+from mc.exact import almeida_thouless
+from mc.exact.vector_glass import LOWEST, VectorGlass, glass_of
+from mc.vector.hamiltonian import VectorHamiltonian
 from mc.vector.overlap_matrix import (
     noise_floor,
     overlap_matrix,
@@ -39,6 +41,8 @@ from mc.vector.overlap_matrix import (
 
 REPLICAS = 5  # as in the thesis, fig. 4.2
 SWAPS = 1.3  # ln of neighbouring temperatures times sqrt(C): about a third of the swaps succeed
+WIDEST = 1e9  # the hottest of a ladder over the coldest
+MOST_FIELD = 1e100  # squares of energies overflow far beyond
 KEPT = 50  # of so many draws one keeps its spins
 NAMED = ("h", "T", "beta", "replicas", "spins.every")
 
@@ -53,7 +57,7 @@ class Cell:
     with spins, and rotation_spread its standard deviation.
     energy: a spin. equilibrated, reason: as of `mc.equilibration`, replicas from random starts as chains.
     matrix: q_ab of the last draw with spins. below_line: whether (T, h) lies below the line of de Almeida and
-    Thouless of SK.
+    Thouless of these spins (`mc.exact.vector_glass`); the loss energy has none.
     """
 
     T: float
@@ -113,6 +117,9 @@ def phase_diagram(words: Sequence[str], options: Options, screen: Screen) -> int
     screen.say(
         f"q_rot: one replica rotated into the other; by chance alone, for independent random spins: {by_chance}"
     )
+    glass = theory_of(first.hamiltonian)
+    if glass is not None:
+        screen.say(line_of_instability(glass, min(temperatures)))
     content = {"model": VECTOR, "words": list(words), "replicas": replicas, "cells": [asdict(cell) for cell in cells]}
     written = [write(folder / "phase-diagram.json", json.dumps(content, indent=1).encode())]
     if pictures:
@@ -143,10 +150,12 @@ def checked(words: Sequence[str]) -> tuple[dict[str, str], tuple[float, ...], tu
     temperatures, fields = values.numbers("T", given["T"]), values.numbers("h", given["h"])
     if min(temperatures) <= 0 or len(set(temperatures)) < max(len(temperatures), 2):
         raise UserError(f"T={given['T']}: two or more different temperatures above 0 are needed")
-    if min(fields) < 0 or len(set(fields)) < len(fields):
-        raise UserError(f"h={given['h']}: different numbers of at least 0 are needed")
-    if min(temperatures) < LOWEST_T or max(fields) > HIGHEST_H:
-        raise UserError(f"phase-diagram: T of at least {LOWEST_T:g} and h of at most {HIGHEST_H:g} are needed")
+    if max(temperatures) > WIDEST * min(temperatures):
+        raise UserError(
+            f"T={given['T']}: too far apart for a ladder; the hottest may be {WIDEST:g} times the coldest"
+        )
+    if min(fields) < 0 or max(fields) > MOST_FIELD or len(set(fields)) < len(fields):
+        raise UserError(f"h={given['h']}: different numbers from 0 to {MOST_FIELD:g} are needed")
     if given.get("ladder", "fixed") != "fixed":
         raise UserError("ladder=tuned: the temperatures asked for would move; leave ladder= out")
     replicas = values.integer("replicas", given.get("replicas", str(REPLICAS)), 2)
@@ -182,7 +191,8 @@ def cells_of(chain: Chain, temperatures: Sequence[float], h: float) -> list[Cell
     spins = chain.spins[0, -1]
     if overlap.ndim == 3:
         overlap = overlap[..., None]
-    radius = chain.hamiltonian().radius
+    hamiltonian = chain.hamiltonian()
+    radius, glass = hamiltonian.radius, theory_of(hamiltonian)
     found = []
     for T in temperatures:
         b = int(np.abs(chain.betas * T - 1.0).argmin())
@@ -201,11 +211,24 @@ def cells_of(chain: Chain, temperatures: Sequence[float], h: float) -> list[Cell
                 energy=float(energy[0, :, b].mean() / chain.n_spins),
                 equilibrated=verdict.status,
                 reason=verdict.reason,
-                below_line=bool(T <= 1.0 and h < line(T)),
+                below_line=glass is not None and glass.is_unstable(T, h),
                 matrix=overlap_matrix(last, radius).tolist(),
             )
         )
     return found
+
+
+def theory_of(hamiltonian: VectorHamiltonian) -> VectorGlass | None:
+    """The theory of many such spins; None of the loss energy, and without couplings."""
+    return glass_of(hamiltonian) if hamiltonian.form == "bilinear" and hamiltonian.exchange.any() else None
+
+
+def line_of_instability(glass: VectorGlass, T: float) -> str:
+    """Where the line of de Almeida and Thouless of these spins begins and ends, and that of SK for reference."""
+    T = max(T, LOWEST * glass.critical_temperature)
+    own = f"T_c {glass.critical_temperature:.4g} at h = 0, h {glass.line(T):.4g} at T = {T:.4g}"
+    sk = f"T_c 1, h {almeida_thouless.line(min(T, 1.0)):.4g}"
+    return f"AT line of many spins of {glass.n_components} components: {own}; of SK, which has one: {sk}"
 
 
 def table(cells: Sequence[Cell]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 import mc
 from cli.phase_diagram import ladder
-from mc.exact.almeida_thouless import line
+from mc.exact.vector_glass import glass_of
 
 SMALL = ("phase-diagram", "vector", "N=6", "D=4", "coupling=symmetric", "seed=2", "--draws", 60, "--warmup", 200)
 
@@ -37,12 +37,13 @@ def test_cells_are_those_of_the_chain_files_and_a_second_call_adds_nothing(nmcmc
         assert cell["spread"] == pytest.approx(np.mean([np.std(row) for row in q]))
         tensors = chain.posterior["overlap_norm"][0, :, b]
         assert cell["chi_sg"] == pytest.approx(6 * np.mean([value**2 for row in tensors for value in row]))
-        assert cell["below_line"] == (cell["T"] < 1 and cell["h"] < line(cell["T"]))
+        assert cell["below_line"] == glass_of(chain.hamiltonian()).is_unstable(cell["T"], cell["h"])
         last, radius = chain.spins[0, -1, b].astype(float), chain.hamiltonian().radius
         literal = [[(one * other).sum() / (6 * radius**2) for other in last] for one in last]
         assert np.array(cell["matrix"]) == pytest.approx(np.array(literal), abs=1e-6)
         assert cell["rotation"] <= 1 + 1e-6
     assert json.loads(Path("phases/phase-diagram.json").read_text())["cells"] == found["cells"]
+    assert [cell["below_line"] for cell in found["cells"]] == [True, False, False, False]  # T_c 0.25, h_AT(0) 0.66
     field = {cell["T"]: cell["mean"] for cell in found["cells"] if cell["h"] == 2}
     assert field[0.1] > field[1]  # colder replicas lie more alike along their fields
     again = nmcmc(*words)
@@ -65,7 +66,8 @@ def test_a_time_limit_stops_it_and_the_same_command_goes_on(nmcmc):
         (("phase-diagram", "vector", "N=6", "D=4", "T=1,2"), "no h="),
         (("phase-diagram", "vector", "N=6", "D=4", "T=1", "h=0"), "two or more different temperatures"),
         (("phase-diagram", "vector", "N=6", "D=4", "T=1,-2", "h=0"), "above 0"),
-        (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=-1"), "at least 0"),
+        (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=-1"), "numbers from 0"),
+        (("phase-diagram", "vector", "N=6", "D=4", "T=1e-200,1e200", "h=0"), "too far apart for a ladder"),
         (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "replicas=1"), "at least 2"),
         (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "ladder=tuned"), "ladder"),
         (("phase-diagram", "vector", "N=6", "D=2", "T=1,2", "h=0"), "D=2"),

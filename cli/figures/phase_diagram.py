@@ -19,7 +19,7 @@ BELOW = style.COLOURS[1]
 
 
 def picture(cells: Sequence[Cell]) -> Figure:
-    """q_ab of the last draw, a matrix a cell: T to the right, h upwards. Frames: below the AT line of SK."""
+    """q_ab of the last draw, a matrix a cell: T to the right, h upwards. Frames: below the AT line."""
     temperatures, fields = sorted({cell.T for cell in cells}), sorted({cell.h for cell in cells})
     rows, columns = len(fields), len(temperatures)
     figure = style.sheet(style.DOUBLE, 12.0 + 26.0 * rows)
@@ -44,6 +44,6 @@ def picture(cells: Sequence[Cell]) -> Figure:
     figure.colorbar(image, ax=axes, shrink=0.6, label=r"$q_{ab} = \sum_i s_i^a \cdot s_i^b / (N R^2)$")
     figure.suptitle(
         r"Overlaps of replicas. Above each: mean $|q_{ab}|$ ± spread over pairs, and after rotating one into "
-        "the other;\n* equilibrium not shown; thick frames: below the AT line of SK"
+        "the other;\n* equilibrium not shown; thick frames: below the AT line (large N)"
     )
     return figure
