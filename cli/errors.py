@@ -16,7 +16,7 @@ class UserError(Exception):
 
 def closest(word: str, known: Iterable[str]) -> str:
     """ ", did you mean X?" for the nearest of the known words, or "" when none is near."""
-    known = list(known)
+    known = [one for one in known if one != word]
     near = difflib.get_close_matches(word, known, 1, 0.5)
     near = near or difflib.get_close_matches(word.lower(), [k for k in known if k == k.lower()], 1, 0.5)
     near = near or [k for k in known if k.lower() == word.lower()]

@@ -97,6 +97,10 @@ def parse_asked(command: str, words: Sequence[str], mode: str, options: Options,
         raise UserError(
             f"{KEY}={given[KEY]}: model {name} has no random disorder, there is no seed= to count through"
         )
+    if "path" in given:
+        raise UserError(
+            f"{KEY}={given[KEY]}: path= brings one set of couplings along, there is no seed= to count through"
+        )
     if mode in LEARNING:
         raise UserError(f"{KEY}={given[KEY]}: mode {mode} draws nothing; train for one Hamiltonian, with seed=")
     if mode == MEAN_FIELD:

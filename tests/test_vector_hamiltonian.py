@@ -260,26 +260,33 @@ FILES = {
     "no_J": (dict(x=np.zeros((2, 3))), "has no array J"),
     "half_attention": (dict(x=np.ones((2, 3)), W_Q=np.ones((3, 3))), "has no array J"),
     "flat": (dict(x=np.zeros(6), J=np.zeros((2, 2))), r"x is float64 \(6,\), real numbers \(N, D\) are needed"),
-    "wide": (dict(x=np.zeros((2, 3)), J=np.zeros((2, 3))), r"couplings: shape \(2, 3\), \(2, 2\) is needed"),
-    "large": (dict(x=np.zeros((2, 3)), J=np.zeros((3, 3))), "couplings: shape"),
+    "wide": (dict(x=np.zeros((2, 3)), J=np.zeros((2, 3))), r"J is \(2, 3\), \(2, 2\) is needed for 2 spins"),
+    "large": (dict(x=np.zeros((2, 3)), J=np.zeros((3, 3))), r"J is \(3, 3\), \(2, 2\)"),
+    "both": (
+        dict(x=np.ones((2, 3)), J=np.zeros((2, 2)), W_Q=np.ones((3, 3)), W_K=np.ones((3, 3))),
+        "leave one of them",
+    ),
+    "nan_token": (dict(x=np.full((2, 3), np.nan), W_Q=np.ones((3, 3)), W_K=np.ones((3, 3))), "x: NaN"),
+    "huge": (dict(x=np.full((2, 3), 1e200), J=np.zeros((2, 2))), r"beyond 1e\+100"),
     "thin": (dict(x=np.zeros((2, 2)), J=np.zeros((2, 2))), "D=2: at least 3 components"),
     "complex": (dict(x=np.zeros((2, 3), complex), J=np.zeros((2, 2))), "x is complex128"),
     "words": (dict(x=np.full((2, 3), "a"), J=np.zeros((2, 2))), "x is <U1"),
-    "nan_x": (dict(x=np.full((2, 3), np.nan), J=np.zeros((2, 2))), "fields: NaN or infinite numbers"),
-    "inf_J": (dict(x=np.zeros((2, 3)), J=np.full((2, 2), np.inf)), "couplings: NaN or infinite numbers"),
+    "nan_x": (dict(x=np.full((2, 3), np.nan), J=np.zeros((2, 2))), "x: NaN or infinite numbers"),
+    "inf_J": (dict(x=np.zeros((2, 3)), J=np.full((2, 2), np.inf)), "J: NaN or infinite numbers"),
     "zero_token": (dict(x=np.zeros((2, 3)), W_Q=np.ones((3, 3)), W_K=np.ones((3, 3))), "none of them zero"),
     "odd_weights": (dict(x=np.ones((2, 3)), W_Q=np.ones((4, 3)), W_K=np.ones((4, 3))), "attention: x"),
 }
 
 
+@pytest.mark.parametrize("coupling", ["symmetric", "asymmetric"])
 @pytest.mark.parametrize("h", [None, 1.0])
 @pytest.mark.parametrize("name", FILES)
-def test_files_that_do_not_fit_are_refused_in_one_line(name, h, tmp_path):
+def test_files_that_do_not_fit_are_refused_in_one_line(name, h, coupling, tmp_path):
     arrays, said = FILES[name]
     path = str(tmp_path / f"{name}.npz")
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match=said) as refused:
-        vector(path=path, h=h)
+        vector(path=path, h=h, coupling=coupling)
     assert str(refused.value).startswith("vector: ")
     assert path in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -295,6 +302,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(name, h, tmp_path):
     (dict(N=3, D=3, coupling="foo"), "coupling=foo: symmetric or asymmetric is needed"),
     (dict(N=3, D=3, h=-1.0), "h=-1.0: a finite number of at least 0"),
     (dict(N=3, D=3, h=math.nan), "h=nan"),
+    (dict(N=3, D=3, h=1e200), r"fields: .* beyond 1e\+100"),
     (dict(N=3, D=3, J="gauss"), "J=gauss"),
     (dict(N=3, D=3, energy="heat"), "energy=heat: bilinear or loss"),
     (dict(N=3, D=3, pairs="all"), "pairs=all: once or ordered"),

@@ -21,5 +21,10 @@ def read_npz(model: str, path: str) -> dict[str, np.ndarray]:
                 raise ValueError("one array without a name; np.savez gives names")
             with archive:
                 return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{model}: path={path} is not a readable .npz file ({error})") from None
+    except OSError as error:
+        raise ValueError(f"{model}: path={path} cannot be read ({error})") from None
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error):
+        # What numpy says here may be the advice to unpickle.
+        raise ValueError(
+            f"{model}: path={path} is not a readable .npz file of numbers; write it with numpy.savez"
+        ) from None

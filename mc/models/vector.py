@@ -9,7 +9,7 @@ import numpy as np
 from mc.models import couplings
 from mc.models.attention import attention_couplings, tokens_of_norm
 from mc.models.npz import read_npz
-from mc.vector.hamiltonian import VectorHamiltonian
+from mc.vector.hamiltonian import LARGEST, VectorHamiltonian
 
 MOST_NUMBERS = 50_000_000  # of J, and of x: what a laptop holds
 COUPLING = ("symmetric", "asymmetric")
@@ -110,7 +110,14 @@ def _from_file(path: str) -> tuple[np.ndarray, np.ndarray]:
             others = "x (N, D) and J (N, N), or W_Q and W_K (D, d_k), are needed"
             raise ValueError(f"vector: path={path} has no array {key}; {others}")
         _require_numbers(path, key, arrays[key], axes)
+    if {"J", "W_Q"} <= arrays.keys():
+        raise ValueError(
+            f"vector: path={path} has J and attention weights, which make another J; leave one of them out"
+        )
     if not attention:
+        n = len(arrays["x"])
+        if arrays["J"].shape != (n, n):
+            raise ValueError(f"vector: path={path}: J is {arrays['J'].shape}, {(n, n)} is needed for {n} spins")
         return arrays["x"].astype(np.float64), arrays["J"].astype(np.float64)
     if "bias_Q" in arrays:
         _require_numbers(path, "bias_Q", arrays["bias_Q"], "(d_k,)")
@@ -125,3 +132,5 @@ def _require_numbers(path: str, key: str, array: np.ndarray, axes: str) -> None:
     if array.ndim != len(axes.strip("(,)").split(",")) or array.dtype.kind not in "iuf":
         found = f"{array.dtype} {array.shape}"
         raise ValueError(f"vector: path={path}: {key} is {found}, real numbers {axes} are needed")
+    if not (np.abs(array.astype(np.float64)) <= LARGEST).all():
+        raise ValueError(f"vector: path={path}: {key}: NaN or infinite numbers, or ones beyond {LARGEST:g}")

@@ -23,6 +23,7 @@ from scipy.special import gammaln
 
 FORMS = ("bilinear", "loss")
 PAIRS = ("once", "ordered")
+LARGEST = 1e100  # of fields and couplings: squares of energies overflow far beyond
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +65,8 @@ class VectorHamiltonian:
         if fields.shape[1] < 3:
             raise ValueError(f"D={fields.shape[1]}: at least 3 components are needed, as R = sqrt(D/2 - 1)")
         for what, array in (("fields", fields), ("couplings", couplings)):
-            if not np.isfinite(array).all():
-                raise ValueError(f"{what}: NaN or infinite numbers")
+            if not (np.abs(array) <= LARGEST).all():
+                raise ValueError(f"{what}: NaN or infinite numbers, or ones beyond {LARGEST:g}")
             array.setflags(write=False)
         object.__setattr__(self, "fields", fields)
         object.__setattr__(self, "couplings", couplings)
