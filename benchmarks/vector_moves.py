@@ -165,7 +165,7 @@ def ours(spins, local, couplings, step, state, scratch, sweeps, form):
             counts = sphere.metropolis_sweep(spins, local, couplings, BETA, RADIUS, step, SHARES, state, scratch)
             accepted += counts[1]
         elif form == 1:
-            counts = loss_energy.metropolis_sweep(spins, local, couplings, BETA, RADIUS, step, SHARES, state, scratch)
+            counts = loss_energy.metropolis_sweep(spins, local, couplings, BETA, RADIUS, step, SHARES, state)
             accepted += counts[1]
         else:
             sphere.heatbath_sweep(spins, local, couplings, BETA, RADIUS, state, scratch)
@@ -198,7 +198,7 @@ def measured(form, sweeps, equilibration):
     names = ["metropolis", *rivals] + ["heatbath"] * (not loss)
     states = dict(zip(names, streams(SEED, count=len(names)), strict=True))
 
-    spins, scratch = fields.copy(), np.empty(2 * D)
+    spins, scratch = fields.copy(), np.empty(D)
     local = fields + matrix @ spins
     ours(spins, local, own_matrix, own_step, states["metropolis"], scratch, equilibration, int(loss))
     found = {one.__name__: one(spins, fields, matrix, np.empty((N, D))) for one in (loops, product)}

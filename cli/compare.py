@@ -17,8 +17,8 @@ from cli.compare_costs import cost_lines, costs_of
 from cli.compared import Pair, Run
 from cli.ensemble_results import is_ensemble
 from cli.errors import UserError
-from cli.results import judged, opened
-from cli.settings import KINETIC, MEAN_FIELD
+from cli.results import judged, opened, refuse_mean_field
+from cli.settings import KINETIC
 from cli.status import describe
 from cli.tables import OTHER_MODES
 from mc.analysis import COOLED
@@ -83,8 +83,9 @@ def chain_of(path: Path) -> Chain:
     if chain.mode in COOLED:
         raise UserError(f"{path} is of mode {chain.mode}, whose draws are of no temperature; compare runs that "
                         "sample, such as those of --mode pt")  # fmt: skip
+    refuse_mean_field(path, chain.mode)
     if not chain.n_draws:
-        others = {"train": "a training", "distill": "a training", MEAN_FIELD: "a mean field"}
+        others = {"train": "a training", "distill": "a training"}
         what = others.get(chain.mode, "not begun")
         raise UserError(f"{path} has no draws (it is {what}); run it on, or compare a run of --mode nmcmc or nis")
     return chain

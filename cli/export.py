@@ -13,7 +13,7 @@ from cli.ensemble_results import is_ensemble
 from cli.ensemble_results import opened as opened_ensemble
 from cli.errors import UserError, closest
 from cli.output import counted
-from cli.results import opened
+from cli.results import opened, refuse_mean_field
 from mc.chain import Chain
 from mc.chain_lock import ChainError, reason, replacement, writable_target
 from mc.ensemble import Ensemble
@@ -45,6 +45,8 @@ def export(file: Path, to: str, out: Path | None) -> None:
         raise UserError(f"{file} is an ensemble, of which --to {to} cannot be made; --to csv writes its summary, and "
                         "mc.ensemble.extract makes a chain file of one instance")  # fmt: skip
     chain = opened_ensemble(file) if ensemble else opened(file)
+    if not ensemble and to in ("csv", "alps"):
+        refuse_mean_field(file, chain.mode)
     if not ensemble and not chain.n_draws and to in ("csv", "alps"):
         raise UserError(f"{file} has no draws yet; run it on, or use --to npz for its training and diagnostics")
     out = out or file.with_suffix(form.ending)

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from cli.errors import UserError
-from cli.output import Stopper
+from cli.output import Stopper, counted
 from cli.work import Run
 from mc.chain import ChainError, ChainWriter
 from mc.vector.mean_field import solve
+
+LARGE_D = 1.05  # D / (D - 2) beyond which it is said
 
 
 def check_before_work(work: Run) -> None:
@@ -45,16 +47,21 @@ def solve_all(work: Run, writer: ChainWriter, stop: Stopper) -> None:
         work.screen.say("note: without fields m = 0 solves the equations at every temperature, and is what is found")
     if work.settings["scheme"] == "anderson" and work.settings["damping"] is not None:
         work.screen.say("note: damping= has no effect with scheme=anderson")
+    factor = hamiltonian.n_components / (hamiltonian.n_components - 2)
+    if work.settings["bessel"] == "large-D" and factor > LARGE_D:
+        work.screen.say(f"note: bessel=large-D overstates the answer to weak fields by D/(D-2) = {factor:.3g}; "
+                        "bessel=exact (method=nmf) does not")  # fmt: skip
     clock, found = time.process_time(), []
     for beta in work.target.betas:
         if stop():
             work.screen.say(f"stopped before beta {beta:.6g}; the same command begins anew")
             return
         one = solve(hamiltonian.fields, hamiltonian.couplings, beta, **arguments(work))
-        said = f"converged in {one.iterations} steps" if one.converged else f"not converged ({one.reason})"
+        said = f"converged in {counted(one.iterations, 'step')}" if one.converged else f"not converged ({one.reason})"
         work.screen.say(f"beta {beta:.6g}: {said}, residual {one.residual:.2g} R")
         found.append(one)
     work.seconds["sample"] += time.process_time() - clock
+    writer.set_seconds(sample=work.seconds["sample"])
     shared = {"mean": (("beta", "site", "component"), np.stack([one.m for one in found]))}
     writer.set_group("observables/m", shared)
     for name, key in (("q", "q"), ("A", "alignment")):

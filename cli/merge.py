@@ -19,7 +19,7 @@ from cli.ensemble_results import is_ensemble, lines_of
 from cli.ensemble_results import opened as opened_ensemble
 from cli.errors import UserError
 from cli.output import Screen
-from cli.results import as_json, judged, opened, store
+from cli.results import as_json, judged, opened, refuse_mean_field, store
 from cli.tables import diagnostics, table, verdict
 from mc.chain import resume_chain
 from mc.chain_lock import ChainError, WriterLock, reason, replacement, writable_target
@@ -67,6 +67,7 @@ def members(files: Sequence[Path]) -> list[tuple[int | None, Member]]:
     if len(found) < 2:
         raise UserError(f"{files[0]} alone is nothing to merge; give several chain or ensemble files")
     for _, member in found:
+        refuse_mean_field(member.source, member.mode)
         if not member.draws:
             raise UserError(f"{member.source} has no draws; go on with it, or leave it out")
     return found

@@ -63,10 +63,12 @@ class Options:
 
     def idle(self, mode: str, offers: bool = False) -> list[str]:
         """Options that were given and have no effect in this mode. offers: whether tempering has neural moves."""
-        warmup_idle = self.warmup is not None and mode in (*LEARNING, COOLED, "nis", "prior", *SCHEDULED)
+        warmup_idle = self.warmup is not None and mode in (*LEARNING, COOLED, "nis", "prior", *SCHEDULED, MEAN_FIELD)
         checkpoint_idle = self.checkpoint is not None and mode in (*CLASSICAL, "prior", COOLED) and not offers
         found = {
-            "--thin": self.thin not in (None, 1) and mode in NEURAL,
+            "--thin": self.thin not in (None, 1) and mode in (*NEURAL, MEAN_FIELD),
+            "--draws": mode == MEAN_FIELD and self.draws != Options.draws,
+            "--chains": mode == MEAN_FIELD and self.chains != Options.chains,
             "--warmup": warmup_idle,
             "--checkpoint": checkpoint_idle,
             "--check": self.check and mode in CLASSICAL,

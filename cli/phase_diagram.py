@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +23,13 @@ from cli.arguments import Target, default_out, parse, split_words
 from cli.errors import UserError
 from cli.options import Options
 from cli.output import Screen, counted
+from cli.phase_cells import Cell, cells_of, line_of_instability, table, theory_of
 from cli.results import opened
 from cli.run import run
 from cli.settings import VECTOR
-from mc.chain import Chain
 from mc.chain_lock import ChainError, replacement, writable_target
-from mc.equilibration import equilibrated
-from mc.exact import almeida_thouless
-from mc.exact.vector_glass import LOWEST, VectorGlass, glass_of
-from mc.vector.hamiltonian import VectorHamiltonian
 from mc.vector.overlap_matrix import (
     noise_floor,
-    overlap_matrix,
-    pair_values,
-    rotation_overlaps,
 )
 
 REPLICAS = 5  # as in the thesis, fig. 4.2
@@ -44,34 +37,11 @@ SWAPS = 1.3  # ln of neighbouring temperatures times sqrt(C): about a third of t
 WIDEST = 1e9  # the hottest of a ladder over the coldest
 MOST_FIELD = 1e100  # squares of energies overflow far beyond
 KEPT = 50  # of so many draws one keeps its spins
-NAMED = ("h", "T", "beta", "replicas", "spins.every")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Replicas at one temperature and field.
-
-    mean, spread: of |q_ab| over pairs a < b, and the standard deviation of q_ab over pairs, both averaged over draws;
-    q_ab = sum_i s_i^a.s_i^b / (N R^2). chi_sg: N times the mean of the squared tensor overlap, over pairs and draws.
-    rotation: mean over pairs of the overlap after the best rotation (`mc.vector.overlap_matrix`), of the last draw
-    with spins, and rotation_spread its standard deviation.
-    energy: a spin. equilibrated, reason: as of `mc.equilibration`, replicas from random starts as chains.
-    matrix: q_ab of the last draw with spins. below_line: whether (T, h) lies below the line of de Almeida and
-    Thouless of these spins (`mc.exact.vector_glass`); the loss energy has none.
-    """
-
-    T: float
-    h: float
-    mean: float
-    spread: float
-    chi_sg: float
-    rotation: float
-    rotation_spread: float
-    energy: float
-    equilibrated: str
-    reason: str
-    below_line: bool
-    matrix: list[list[float]]
+NAMED = ("h", "T", "replicas")
+NOT_HERE = {
+    "instances": "a phase diagram is of one seed=",
+    "spins.every": f"one of {KEPT} draws keeps its spins",
+}
 
 
 def phase_diagram(words: Sequence[str], options: Options, screen: Screen) -> int:
@@ -102,9 +72,10 @@ def phase_diagram(words: Sequence[str], options: Options, screen: Screen) -> int
             raise
         chain = opened(own.out)
         if code or not chain.complete:
-            screen.say(
-                f"stopped at h={h:g}: {chain.n_draws} of {options.draws} draws; the same command again goes on"
-            )
+            there = f"{chain.n_draws} of {options.draws} draws are there"
+            screen.say(f"stopped at h={h:g} ({there}); the same command again goes on")
+            if options.json:
+                print(as_json(folder, words, replicas, cells, complete=False), flush=True)
             return code
         swaps = np.nanmin(chain.diagnostics["swap_acceptance"])
         cost = f"{chain.seconds['sample']:.0f} s CPU"
@@ -120,8 +91,8 @@ def phase_diagram(words: Sequence[str], options: Options, screen: Screen) -> int
     glass = theory_of(first.hamiltonian)
     if glass is not None:
         screen.say(line_of_instability(glass, min(temperatures)))
-    content = {"model": VECTOR, "words": list(words), "replicas": replicas, "cells": [asdict(cell) for cell in cells]}
-    written = [write(folder / "phase-diagram.json", json.dumps(content, indent=1).encode())]
+    found = as_json(folder, words, replicas, cells, complete=True)
+    written = [write(folder / "phase-diagram.json", found.encode())]
     if pictures:
         from cli.figures import style
         from cli.figures.files import as_bytes
@@ -135,8 +106,14 @@ def phase_diagram(words: Sequence[str], options: Options, screen: Screen) -> int
     look = f"nmcmc analyze {file_of(folder, fields[0])}"
     screen.say(f"result: {' '.join(map(str, written))}; look at a field with: {look}")
     if options.json:
-        print(json.dumps({"command": "phase-diagram", "out": str(folder), **content}), flush=True)
+        print(found, flush=True)
     return 0
+
+
+def as_json(folder: Path, words: Sequence[str], replicas: int, cells: Sequence[Cell], complete: bool) -> str:
+    """The one-line object of the command line contract."""
+    content = {"model": VECTOR, "words": list(words), "replicas": replicas, "cells": [asdict(cell) for cell in cells]}
+    return json.dumps({"command": "phase-diagram", "out": str(folder), "complete": complete, **content})
 
 
 def checked(words: Sequence[str]) -> tuple[dict[str, str], tuple[float, ...], tuple[float, ...], int]:
@@ -147,6 +124,9 @@ def checked(words: Sequence[str]) -> tuple[dict[str, str], tuple[float, ...], tu
     for key in ("T", "h"):
         if key not in given:
             raise UserError(f"phase-diagram: no {key}=; give several, such as {key}=0.1,0.5,1 or {key}=0:2:5")
+    for key, why in NOT_HERE.items():
+        if key in given:
+            raise UserError(f"{key}={given[key]}: {why}; leave {key}= out")
     temperatures, fields = values.numbers("T", given["T"]), values.numbers("h", given["h"])
     if min(temperatures) <= 0 or len(set(temperatures)) < max(len(temperatures), 2):
         raise UserError(f"T={given['T']}: two or more different temperatures above 0 are needed")
@@ -158,6 +138,8 @@ def checked(words: Sequence[str]) -> tuple[dict[str, str], tuple[float, ...], tu
         raise UserError(f"h={given['h']}: different numbers from 0 to {MOST_FIELD:g} are needed")
     if given.get("ladder", "fixed") != "fixed":
         raise UserError("ladder=tuned: the temperatures asked for would move; leave ladder= out")
+    if given.get("energy", "bilinear") != "bilinear":
+        raise UserError("energy=loss: overlaps are divided by R^2, and spins have no fixed norm; leave energy= out")
     replicas = values.integer("replicas", given.get("replicas", str(REPLICAS)), 2)
     return {key: text for key, text in given.items() if key not in NAMED}, temperatures, fields, replicas
 
@@ -183,63 +165,6 @@ def ladder(temperatures: Sequence[float], n_spins: int, n_components: int) -> li
         steps = math.ceil(math.log(high / low) / widest)
         found += [low * (high / low) ** (k / steps) for k in range(1, steps)] + [high]
     return found[::-1]
-
-
-def cells_of(chain: Chain, temperatures: Sequence[float], h: float) -> list[Cell]:
-    """What the replicas of one run say at the temperatures asked for."""
-    overlap, norm, energy = (chain.posterior[name] for name in ("overlap", "overlap_norm", "energy"))
-    spins = chain.spins[0, -1]
-    if overlap.ndim == 3:
-        overlap = overlap[..., None]
-    hamiltonian = chain.hamiltonian()
-    radius, glass = hamiltonian.radius, theory_of(hamiltonian)
-    found = []
-    for T in temperatures:
-        b = int(np.abs(chain.betas * T - 1.0).argmin())
-        q, last = overlap[0, :, b], spins[b].astype(np.float64)
-        rotation = pair_values(rotation_overlaps(last, radius))
-        verdict = equilibrated({"energy": energy[0, :, b].T})
-        found.append(
-            Cell(
-                T=float(T),
-                h=float(h),
-                mean=float(np.abs(q).mean()),
-                spread=float(q.std(axis=1).mean()),
-                chi_sg=float(chain.n_spins * (norm[:, :, b] ** 2).mean()),
-                rotation=float(rotation.mean()),
-                rotation_spread=float(rotation.std()),
-                energy=float(energy[0, :, b].mean() / chain.n_spins),
-                equilibrated=verdict.status,
-                reason=verdict.reason,
-                below_line=glass is not None and glass.is_unstable(T, h),
-                matrix=overlap_matrix(last, radius).tolist(),
-            )
-        )
-    return found
-
-
-def theory_of(hamiltonian: VectorHamiltonian) -> VectorGlass | None:
-    """The theory of many such spins; None of the loss energy, and without couplings."""
-    return glass_of(hamiltonian) if hamiltonian.form == "bilinear" and hamiltonian.exchange.any() else None
-
-
-def line_of_instability(glass: VectorGlass, T: float) -> str:
-    """Where the line of de Almeida and Thouless of these spins begins and ends, and that of SK for reference."""
-    T = max(T, LOWEST * glass.critical_temperature)
-    own = f"T_c {glass.critical_temperature:.4g} at h = 0, h {glass.line(T):.4g} at T = {T:.4g}"
-    sk = f"T_c 1, h {almeida_thouless.line(min(T, 1.0)):.4g}"
-    return f"AT line of many spins of {glass.n_components} components: {own}; of SK, which has one: {sk}"
-
-
-def table(cells: Sequence[Cell]) -> list[str]:
-    """One line a cell."""
-    names = f"{'mean |q|':>10}{'spread':>9}{'q_rot':>8}{'spread':>9}{'chi_sg':>9}{'E/N':>10}"
-    lines = [f"{'T':>8}{'h':>7}{names}  equilibrated"]
-    for cell in cells:
-        numbers = f"{cell.mean:>10.4f}{cell.spread:>9.4f}{cell.rotation:>8.4f}{cell.rotation_spread:>9.4f}"
-        numbers += f"{cell.chi_sg:>9.4g}{cell.energy:>10.4f}"
-        lines.append(f"{cell.T:>8.4g}{cell.h:>7.4g}{numbers}  {cell.equilibrated}")
-    return lines
 
 
 def file_of(folder: Path, h: float) -> Path:

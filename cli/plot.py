@@ -24,6 +24,7 @@ from cli.figures import (
 from cli.figures.drawn import Drawn
 from cli.figures.files import about, as_bytes, is_figure, require_free, write_whole
 from cli.output import counted
+from cli.results import refuse_mean_field
 
 if TYPE_CHECKING:
     from matplotlib.backends.backend_pdf import PdfPages
@@ -106,6 +107,7 @@ def planned(files: Sequence[Path], chains: Sequence[Drawn], out: Path | None, wa
         raise UserError(f"{path} is an ensemble: give ensembles of several sizes for crossings, or plot one of its "
                         "instances, run alone with its seed=; `nmcmc analyze` has its averages")  # fmt: skip
     for drawn in chains:
+        refuse_mean_field(drawn.path, drawn.chain.mode)
         if not drawn.n_draws and not drawn.chain.training:
             raise UserError(f"{drawn.path} holds no draws yet, so there is nothing to plot; let the run go on")
     _require_different_names(chains)

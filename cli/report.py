@@ -21,6 +21,7 @@ from cli.figures.files import require_free, write_whole
 from cli.output import counted
 from cli.report_page import Table, code, is_report, items, page, paragraph, picture, verdict
 from cli.report_tables import MISSING, all_observables, diagnostics, main_observables, number
+from cli.results import refuse_mean_field
 from cli.status import describe
 from mc import models
 from mc.analysis import Results, kelvin
@@ -50,6 +51,7 @@ def report(file: Path, out: Path | None) -> None:
         raise UserError(f"{file} is an ensemble, and a report is of one chain file: `nmcmc analyze {file}` has its "
                         "averages, `nmcmc plot` draws the crossings of ensembles of several sizes")  # fmt: skip
     drawn = Drawn.of(file)
+    refuse_mean_field(file, drawn.chain.mode)
     if not drawn.n_draws and not drawn.chain.training:
         raise UserError(f"{file} holds no draws yet, so there is nothing to report; let the run go on")
     require_matplotlib()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cli.errors import UserError
+from cli.settings import MEAN_FIELD
 from mc.analysis import Results, analyse
 from mc.chain import Chain, ChainError, ChainWriter, open_chain
 from mc.vector.profiles import Profile
@@ -23,6 +24,12 @@ def opened(path: str | os.PathLike) -> Chain:
         return open_chain(path)
     except ChainError as error:
         raise UserError(str(error)) from None
+
+
+def refuse_mean_field(path: object, mode: str) -> None:
+    """UserError for a file of mean-field equations, where draws are needed."""
+    if mode == MEAN_FIELD:
+        raise UserError(f"{path} is a mean field and has no draws; look at it with nmcmc analyze, or export --to npz")
 
 
 def judged(chain: Chain, extra: dict[str, Any] | None = None, called: str = "") -> Results:

@@ -166,7 +166,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "proposal": Setting(
         values.one_of("local", "global", "flip", "perpendicular", "mixed"), "local", ("metropolis", "pt"),
-        "vector: Metropolis moves beside small displacements, whose size the warm-up tunes", VECTOR,
+        "vector: Metropolis moves; all but local: half of them, beside small displacements", VECTOR,
     ),
     "overrelax": Setting(
         values.at_least(0), 0, (*LOCAL, "pt"), "vector: over-relaxation sweeps after each sweep", VECTOR
@@ -185,7 +185,8 @@ SETTINGS: dict[str, Setting] = {
         "vector: how a solution is looked for", VECTOR,
     ),
     "damping": Setting(
-        values.share, None, (MEAN_FIELD,), "vector: share of the state before in the next [0, 0.6 for tap]", VECTOR
+        values.below_one, None, (MEAN_FIELD,),
+        "vector: share of the state before in the next [0, 0.6 for tap]", VECTOR
     ),
 }  # fmt: skip
 OFFER_EVERY = 10  # rounds

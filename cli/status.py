@@ -77,7 +77,7 @@ def progress(chain: Chain) -> Progress:
     spent = [value for value in chain.seconds.values() if math.isfinite(value)]
     sampling = chain.seconds["sample"]
     drawn = chain.n_chains * chain.n_draws
-    rate = drawn / sampling if sampling > 0 else math.nan
+    rate = drawn / sampling if drawn and sampling > 0 else math.nan
     missing = max(chain.asked_draws - chain.n_draws, 0) * chain.n_chains if chain.asked_draws >= 0 else math.nan
     try:
         recent = recent_of(chain)

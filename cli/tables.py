@@ -21,6 +21,7 @@ SOLVED = "the equations are solved at every temperature"
 LARGEST_REACTION = 0.6  # where second order is good to 0.05 in q (tests/test_mean_field.py)
 OTHER_MODES = "use --mode pt, or wolff for a ferromagnet"  # what OTHER_MOVES are called here
 FAR_SIGMA = 5
+FEWEST_SWAPS = 0.01  # of the tries of a pair of neighbouring temperatures
 NOISE_FACTOR = 1.5  # between an ESS and that of Gaussian log weights, from which it is called noise
 IN_TABLE = ("log_z", "log_z_error", "log_z_exact", "log_z_sigma", "energy_exact")  # no need to say it twice
 
@@ -92,6 +93,8 @@ def verdict(results: Results) -> list[str]:
             lines.append(f"{status}: {what}{rest}{where}: {advice}")
             continue
         lines.append(f"{status}: {_some(names)}{where}: {advice}")
+    if not any(line.startswith("poor overlap") for line in lines):
+        lines += _broken_ladder(results)
     lines += _against_exact(results) + _dropped_modes(results) + _noisy_ess(results) + _large_reaction(results)
     apart = any(line.startswith("not converged") for line in lines)
     found = _equilibrated(results)
@@ -149,6 +152,19 @@ def _noisy_ess(results: Results) -> list[str]:
     expected = math.exp(-2.0 * gap[worst])
     at = f"ESS {ess[worst]:.3g} but exp(-2 dF) = {expected:.2g} at beta {named(results, worst)}"
     return [f"noise: {at}: rare draws decide it; take more draws, a stronger sampler, or --mode pt"]
+
+
+def _broken_ladder(results: Results) -> list[str]:
+    """A line where neighbouring temperatures do not exchange, so that the replicas of one never reach the other."""
+    rates = np.array(results.diagnostics.get("swap_acceptance", []), ndmin=1)
+    broken = np.flatnonzero(rates < FEWEST_SWAPS)
+    if not broken.size or rates.size != len(results.betas) - 1:
+        return []
+    worst = broken[rates[broken].argmin()]
+    pair = f"beta {named(results, worst)} and {named(results, worst + 1)}"
+    pair += f" swap {100 * rates[worst]:.2g} % of their tries"
+    others = f", and {broken.size - 1} other pairs hardly more often" if broken.size > 1 else ""
+    return [f"broken ladder: {pair}{others}: use more temperatures between them, or ladder=tuned"]
 
 
 def _large_reaction(results: Results) -> list[str]:

@@ -48,6 +48,13 @@ def fraction(key: str, text: str) -> float:
     return value
 
 
+def below_one(key: str, text: str) -> float:
+    value = number(key, text)
+    if not 0 <= value < 1:
+        raise UserError(f"{key}={text}: a number of at least 0 and below 1 is needed")
+    return value
+
+
 def share(key: str, text: str) -> float:
     value = number(key, text)
     if not 0 <= value <= 1:

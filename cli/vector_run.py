@@ -74,4 +74,7 @@ def describe(work: Run) -> list[str]:
     lines = [SYMMETRIC_PART] if asymmetric and work.mode != KINETIC else []
     if "proposal" in work.given and work.mode == "pt" and rule_of(work) == "heatbath":
         lines.append("note: proposal= has no effect with rule=heatbath")
+    driver_tunes = work.mode in ("metropolis", "pt") and rule_of(work) == "metropolis"
+    if driver_tunes and work.options.warmup == 0:
+        lines.append("note: the steps of moves are tuned in the warm-up, and there is none")
     return lines

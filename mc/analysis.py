@@ -15,7 +15,7 @@ from mc.chain_reader import Chain
 from mc.equilibration import Verdict, equilibrated
 from mc.exact import exact_or_none
 from mc.hamiltonian import Hamiltonian
-from mc.measure import mean_of_known
+from mc.measure import as_chains, mean_of_known
 from mc.models.alloy import fixed_variables
 from mc.models.attention import asymmetry
 from mc.observables import summarize
@@ -24,7 +24,7 @@ from mc.spin_glass import OverlapDistribution, entropy, overlap_distribution
 from mc.statistics import Estimate, gravest, longest_rejection
 from mc.stepping_stone import stepping_stones
 from mc.vector.hamiltonian import VectorHamiltonian
-from mc.vector.profiles import BINS, Profile, on_grid, profiles, solved, time_averages
+from mc.vector.profiles import BINS, Profile, on_grid, profiles, solved, time_averages, verdicts
 from mc.weighted import effective_sample_size, largest_weight_share, log_mean_weight, weighted_entropy
 from mc.weighted_overlaps import pair_observables, pair_overlaps
 
@@ -111,13 +111,11 @@ def analyse(chain: Chain, extra: dict[str, Any] | None = None) -> Results:
             results.diagnostics["acceptance"] = mean_of_known(stats["accepted"], (0, 1)).tolist()
         if "swap_accepted" in stats:
             swaps = stats["swap_accepted"][:, :, :-1]
-            tried = np.isfinite(swaps)
-            rates = np.where(tried, swaps, 0.0).sum((0, 1)) / np.maximum(tried.sum((0, 1)), 1)
-            results.diagnostics["swap_acceptance"] = rates.tolist()
+            results.diagnostics["swap_acceptance"] = mean_of_known(swaps, (0, 1)).tolist()
         if chain.mode in ("pt", "population") and len(chain.betas) > 1:
             _ladder(results, posterior["energy"], hamiltonian, stats.get("family"))
         if chain.mode in ("metropolis", "heatbath", "wolff", "swendsen-wang", "pt", "kinetic"):
-            results.equilibrated = _equilibrated(posterior)
+            results.equilibrated = verdicts(posterior) if vector else _equilibrated(posterior)
         name = "log_weight_proposed" if "log_weight_proposed" in stats else "log_weight"
         if "neural_accepted" in stats:
             _offers(results, stats["neural_accepted"], stats[name])
@@ -210,11 +208,6 @@ def _ladder(results: Results, energy: np.ndarray, hamiltonian: Hamiltonian, fami
             ]
 
 
-def as_chains(values: np.ndarray) -> np.ndarray:
-    """(chain, draw, beta, replica) with replicas, or pairs, as further chains: (chain * replica, draw, beta)."""
-    return np.moveaxis(values, -1, 1).reshape(-1, *values.shape[1:3]) if values.ndim > 3 else values
-
-
 def _families(results: Results, family: np.ndarray) -> None:
     """How many families are left of a population (chain, member, beta), mean over chains."""
     for name, measure in (("family_entropy", family_entropy), ("rho_t", mean_square_family_size)):
@@ -223,11 +216,10 @@ def _families(results: Results, family: np.ndarray) -> None:
 
 
 def _equilibrated(posterior: dict[str, np.ndarray]) -> list[Verdict]:
-    """A verdict at each beta, on the energy and, where there is an overlap, its square (of vectors, of its norm)."""
+    """A verdict at each beta, on the energy and, where there is an overlap, its square."""
     series = {"energy": over_axes_of_beta(posterior["energy"])}
-    overlap = posterior.get("overlap_norm", posterior.get("overlap"))
-    if overlap is not None:
-        series["q2"] = over_axes_of_beta(overlap**2)
+    if "overlap" in posterior:
+        series["q2"] = over_axes_of_beta(posterior["overlap"] ** 2)
     betas = series["energy"].shape[2]
     return [equilibrated({name: values[:, :, b] for name, values in series.items()}) for b in range(betas)]
 

@@ -54,14 +54,21 @@ def equilibrated(series: Mapping[str, np.ndarray]) -> Verdict:
     Raises ValueError for no series, or series that differ in shape or are not finite.
     """
     series = as_series_dict(series)
-    found = [test(name, x) for name, x in series.items() for test in (steady, chains_agree)]
-    for status in (NO, NOT_SHOWN):
-        for verdict in found:
-            if verdict.status == status:
-                return verdict
+    found = together([test(name, x) for name, x in series.items() for test in (steady, chains_agree)])
+    if found.status != YES:
+        return found
     chains, draws = next(iter(series.values())).shape
     names = ", ".join(series)
     return Verdict(YES, f"{names}: last half, quarter and eighth of {draws} draws agree, and so do {chains} chains")
+
+
+def together(verdicts: Sequence[Verdict]) -> Verdict:
+    """The gravest of some verdicts on one run; where all are "yes", one with all their reasons."""
+    for status in (NO, NOT_SHOWN):
+        for verdict in verdicts:
+            if verdict.status == status:
+                return verdict
+    return Verdict(YES, "; ".join(verdict.reason for verdict in verdicts))
 
 
 def log_binned(x: np.ndarray) -> np.ndarray:

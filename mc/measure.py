@@ -170,3 +170,8 @@ def record(energy, row, probe, replica, draw, stored, measured):
             for place in range(min(64, n_spins - 64 * word)):
                 bit = np.int8((bits >> np.uint64(place)) & U1)
                 spins[64 * word + place] = np.int8(bit + bit - np.int8(1))
+
+
+def as_chains(values: np.ndarray) -> np.ndarray:
+    """(chain, draw, beta, replica) with replicas, or pairs, as further chains: (chain * replica, draw, beta)."""
+    return np.moveaxis(values, -1, 1).reshape(-1, *values.shape[1:3]) if values.ndim > 3 else values

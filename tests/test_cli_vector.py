@@ -444,10 +444,11 @@ def test_mean_field_has_its_results_in_the_file(nmcmc):
     assert "--restart solves them again" in nmcmc(*words).out
     assert nmcmc("analyze", "m.h5", "--json").json["results"] == run.json["results"]
     assert "complete" in nmcmc("status", "m.h5").out
-    for words in (("plot", "m.h5", "--out", "f"), ("report", "m.h5"), ("export", "m.h5", "--to", "csv")):
+    others = (("compare", "m.h5", "m.h5"), ("merge", "m.h5", "m.h5", "--out", "n.h5"))
+    for words in (("plot", "m.h5", "--out", "f"), ("report", "m.h5"), ("export", "m.h5", "--to", "csv"), *others):
         refused = nmcmc(*words, code=2).err
         assert refused.count("\n") == 1
-        assert "no draws" in refused
+        assert "is a mean field and has no draws; look at it with nmcmc analyze" in refused
     nmcmc("export", "m.h5", "--to", "npz")
     assert "result: m-rerun.h5" in nmcmc("rerun", "m.h5").out
     assert (open_chain("m-rerun.h5").observables["m"]["mean"] == m).all()
@@ -542,7 +543,8 @@ REFUSED = [
     ("metropolis", ("ising", "L=4", "init=chain.h5"), ("init=chain.h5 has no stored spins",)),
     ("mean-field", (*V, "method=tapp"), ("method=tapp", "did you mean tap?")),
     ("mean-field", (*V, "method=tap", "bessel=exact"), ("bessel=exact", "method=tap")),
-    ("mean-field", (*V, "damping=2"), ("damping=2",)),
+    ("mean-field", (*V, "damping=2"), ("damping=2: a number of at least 0 and below 1 is needed",)),
+    ("mean-field", (*V, "damping=1"), ("damping=1: a number of at least 0 and below 1 is needed",)),
     ("heatbath", ("vector", "path=nowhere.npz", "beta=1"), ("path=nowhere.npz: no such file",)),
     ("heatbath", ("vector", "path=junk.npz", "beta=1"), ("path=junk.npz is not a readable .npz file",)),
     ("heatbath", ("vector", "path=nan.npz", "beta=1"), ("path=nan.npz: J: NaN or infinite",)),

@@ -1,5 +1,6 @@
 """The documentation: it builds, loads nothing from elsewhere, and what it prints works."""
 
+import math
 import os
 import re
 import subprocess
@@ -114,6 +115,21 @@ def test_a_page_works_from_top_to_bottom(page, nmcmc, restored):
         elif language == "text" and printed:
             missing = shapes(block) - shapes(printed)
             assert not missing, f"{page} shows what is not printed: {missing}"
+            shown, found = rows(block), rows(printed)
+            for row in shown.keys() & found.keys():
+                (one, its_error), (other, error) = shown[row], found[row]
+                assert abs(one - other) < 6 * math.hypot(its_error, error), f"{page}: {row} is {other}, not {one}"
+
+
+def rows(text):
+    """{(beta, observable): (mean, error)} of the tables of a run."""
+    found = re.findall(r"^ *(\S+) +([a-z]\w+) +([-+.\de]+) +([.\de-]+) ", text, re.M)
+    return {(beta, name): (float(mean), float(error)) for beta, name, mean, error in found if error != "-"}
+
+
+def test_numbers_that_a_page_shows_are_read():
+    text = "      beta  observable      mean   error  tau_int\n       0.5  energy   -12.80001   0.11  0.513(32)\n"
+    assert rows(text + "       0.5  q   0.035   -   -\n") == {("0.5", "energy"): (-12.80001, 0.11)}
 
 
 def shapes(text):

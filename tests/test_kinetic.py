@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import mc
 from mc.models import vector
 from mc.vector.hamiltonian import VectorHamiltonian
 from mc.vector.kinetic import KineticDriver
@@ -330,3 +331,12 @@ def test_the_loss_energy_and_foreign_states_are_refused():
     driver = KineticDriver(dealt(4, 3, 1), [1.0])
     with pytest.raises(ValueError, match="state: history is"):
         driver.restore(KineticDriver(dealt(4, 3, 1), [1.0], lags=2).state())
+
+
+def test_lags_are_in_steps_with_and_without_thin(nmcmc):
+    for name, thin in (("default", ()), ("three", ("--thin", 3))):
+        words = ("run", "--mode", "kinetic", "vector", "N=4", "D=4", "beta=1", "lags=3", "--draws", 20, "--warmup", 5)
+        found = nmcmc(*words, *thin, "--out", f"{name}.h5", "--json").json
+        step = thin[1] if thin else 1
+        assert found["profiles"]["correlation"]["lag"] == [step, 2 * step, 4 * step]
+        assert mc.open_chain(f"{name}.h5").own_axes("correlation")["lag"].tolist() == [step, 2 * step, 4 * step]

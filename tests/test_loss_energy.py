@@ -27,11 +27,10 @@ MOVES = {
 def run(spins, targets, couplings_T, beta, radius, step, shares, states, n_sweeps):
     """Sweeps of independent replicas (n, N, D) in place: energy changes (n,), and counts of moves with a step."""
     changes, counts = np.zeros(len(spins)), np.zeros(2, np.int64)
-    scratch = np.empty(spins.shape[2])
     for replica in range(len(spins)):
         for _ in range(n_sweeps):
             change, accepted, tried = loss_energy.metropolis_sweep(
-                spins[replica], targets[replica], couplings_T, beta, radius, step, shares, states[replica], scratch
+                spins[replica], targets[replica], couplings_T, beta, radius, step, shares, states[replica]
             )
             changes[replica] += change
             counts[0] += accepted

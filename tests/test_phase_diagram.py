@@ -52,8 +52,9 @@ def test_cells_are_those_of_the_chain_files_and_a_second_call_adds_nothing(nmcmc
 
 def test_a_time_limit_stops_it_and_the_same_command_goes_on(nmcmc):
     words = (*SMALL, "T=0.1,1", "h=0,2", "replicas=2", "--out", "phases")
-    stopped = nmcmc(*words, "--time-limit", 0.001)
-    assert "stopped at h=0: 0 of 60 draws; the same command again goes on" in stopped.out
+    stopped = nmcmc(*words, "--time-limit", 0.001, "--json")
+    assert "stopped at h=0 (0 of 60 draws are there); the same command again goes on" in stopped.out
+    assert (stopped.json["complete"], stopped.json["cells"]) == (False, [])
     assert not Path("phases/phase-diagram.json").exists()
     assert len(nmcmc(*words, "--json").json["cells"]) == 4
 
@@ -71,7 +72,9 @@ def test_a_time_limit_stops_it_and_the_same_command_goes_on(nmcmc):
         (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "replicas=1"), "at least 2"),
         (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "ladder=tuned"), "ladder"),
         (("phase-diagram", "vector", "N=6", "D=2", "T=1,2", "h=0"), "D=2"),
-        (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "energy=loss", "overrelax=1"), "overrelax=1"),
+        (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "energy=loss"), "no fixed norm"),
+        (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "instances=0:2"), "of one seed="),
+        (("phase-diagram", "vector", "N=6", "D=4", "T=1,2", "h=0", "spins.every=3"), "leave spins.every= out"),
     ],
 )
 def test_words_that_do_not_fit_are_refused_in_one_line(nmcmc, tmp_path, words, said):
@@ -79,22 +82,3 @@ def test_words_that_do_not_fit_are_refused_in_one_line(nmcmc, tmp_path, words, s
     assert said in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_lags_are_in_steps_with_and_without_thin(nmcmc):
-    for name, thin in (("default", ()), ("three", ("--thin", 3))):
-        words = ("run", "--mode", "kinetic", "vector", "N=4", "D=4", "beta=1", "lags=3", "--draws", 20, "--warmup", 5)
-        found = nmcmc(*words, *thin, "--out", f"{name}.h5", "--json").json
-        step = thin[1] if thin else 1
-        assert found["profiles"]["correlation"]["lag"] == [step, 2 * step, 4 * step]
-        assert mc.open_chain(f"{name}.h5").own_axes("correlation")["lag"].tolist() == [step, 2 * step, 4 * step]
-
-
-def test_exact_values_hold_in_very_strong_fields():
-    # A cold spin is D - 1 oscillators about its ground state: E = -f R + (D - 1) / (2 beta), C = (D - 1) / 2.
-    hamiltonian = mc.models.vector(N=1, D=6, h=1.0)
-    norm, beta = float(np.linalg.norm(hamiltonian.fields)), 1e10
-    found = mc.exact.exact(hamiltonian, beta)
-    assert found.energy == pytest.approx(-norm * hamiltonian.radius + 2.5 / beta, rel=1e-12)
-    assert found.heat_capacity == pytest.approx(2.5, rel=1e-6)
-    assert math.isfinite(found.log_z)

@@ -430,3 +430,13 @@ def test_a_beta_that_is_none_is_refused():
     for beta in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="beta"):
             exact(vector(2, 3, h=1.0, J=0.0), beta)
+
+
+def test_exact_values_hold_in_very_strong_fields():
+    # A cold spin is D - 1 oscillators about its ground state: E = -f R + (D - 1) / (2 beta), C = (D - 1) / 2.
+    hamiltonian = vector(N=1, D=6, h=1.0)
+    norm, beta = float(np.linalg.norm(hamiltonian.fields)), 1e10
+    found = exact(hamiltonian, beta)
+    assert found.energy == pytest.approx(-norm * hamiltonian.radius + 2.5 / beta, rel=1e-12)
+    assert found.heat_capacity == pytest.approx(2.5, rel=1e-6)
+    assert math.isfinite(found.log_z)

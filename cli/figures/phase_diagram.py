@@ -13,7 +13,7 @@ from mc.vector.overlap_matrix import block_order
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from cli.phase_diagram import Cell
+    from cli.phase_cells import Cell
 
 BELOW = style.COLOURS[1]
 

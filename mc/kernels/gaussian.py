@@ -129,8 +129,10 @@ def uniform_direction(out, norm, state):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def vmf_gap(kappa, dimension, state):
-    """1 - w of the cosine w of `vmf_cosine`, with all its digits where w is close to 1.
+    """1 - w of the cosine w between a von Mises-Fisher vector in R^D and its axis, with all digits where w is near 1.
 
+    Density ~ exp(kappa w) (1 - w^2)^((D-3)/2). kappa >= 0 the concentration (beta R |l| of a spin in the field l),
+    dimension D >= 3, state (4,) uint64 the stream.
     Wood's rejection from a variate Z of Beta((D-1)/2, (D-1)/2), rewritten for 1 - w = 2 b Z / (1 - Z + b Z) and
     1 - x_0 = 2 b / (1 + b): nothing is a small difference of large numbers. Two trials of three are taken, or more.
     """
@@ -146,16 +148,6 @@ def vmf_gap(kappa, dimension, state):
         ratio = (gap_0 + gap * (1.0 - gap_0)) / (gap_0 * (2.0 - gap_0))
         if math.log(1.0 - next_uniform(state)) <= kappa * (gap_0 - gap) + freedom * math.log(ratio):
             return gap
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def vmf_cosine(kappa, dimension, state):
-    """The cosine w between a von Mises-Fisher vector in R^D and its axis, float64 in [-1, 1].
-
-    Density ~ exp(kappa w) (1 - w^2)^((D-3)/2). kappa >= 0 the concentration (beta R |l| of a spin in the field l),
-    dimension D >= 3, state (4,) uint64 the stream.
-    """
-    return 1.0 - vmf_gap(kappa, dimension, state)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

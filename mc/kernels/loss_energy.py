@@ -67,14 +67,14 @@ def loss_energy(spins, targets, radius):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def metropolis_sweep(spins, targets, couplings_T, beta, radius, step, shares, state, scratch):
+def metropolis_sweep(spins, targets, couplings_T, beta, radius, step, shares, state):
     """A trial of every spin, in order: (energy change, accepted moves, tried moves), the last two of LOCAL ones.
 
     shares (4,) float64, probabilities of the proposals: LOCAL s + step n, with n normal, so that step is the standard
     deviation of a component; GLOBAL a fresh s, normal with variance R^2 / D a component, accepted by Metropolis and
     Hastings (Biometrika 57, 97 (1970)); FLIP -s; PERPENDICULAR a turn of s by an angle step * normal. Turns
     are not counted: hot spins take them at any step, and a step that grew with them would stop LOCAL moves. beta > 0,
-    radius R > 0, state (4,) uint64 the stream. scratch is not used.
+    radius R > 0, state (4,) uint64 the stream.
     """
     n_spins, n_components = spins.shape
     spread = radius / math.sqrt(n_components)

@@ -37,7 +37,9 @@ PROPOSALS = {
     "mixed": (0.4, 0.2, 0.2, 0.2),
 }
 OF_PAIRS = ("overlap", "overlap_norm")
-FIRST_STEP = 0.1  # times R / sqrt(D), before the warm-up tunes it
+FIRST_STEP = (
+    0.1  # before the warm-up tunes it; in R / sqrt(D), of the loss energy a component's deviation, of turns an angle
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class VectorDriver:
     betas: (B,) in 1/J, finite; >= 0, above 0 for the loss energy, whose spins know no bound at infinite temperature.
     With `exchange` they rise or fall. n_chains, seed, thin, spins_every: as of `mc.simulate.LocalDriver`.
     rule: "heatbath" (spins of fixed norm: each is drawn from its von Mises-Fisher law given the others) or
-    "metropolis", the only one of the loss energy. proposal: of Metropolis moves, a key of `PROPOSALS`: half of the
-    moves, or all, are small displacements; the others are fresh spins, flips, or rotations that keep the norm. The
+    "metropolis", the only one of the loss energy. proposal: of Metropolis moves, a key of `PROPOSALS`, the shares of
+    small displacements, fresh spins, flips, and turns that keep the norm. The
     steps follow the acceptance in the warm-up (40 % is aimed at), one for each replica and beta, and stay as they are
     afterwards.
     overrelax: sweeps of reflections about the local field after each sweep, which keep the energy; fixed norm only.
@@ -273,8 +275,7 @@ def _moves(hamiltonian: VectorHamiltonian, rule: str, proposal: str, overrelax: 
 def _system(hamiltonian: VectorHamiltonian, rule: str, shares: tuple[float, ...], overrelax: int) -> Sphere | Loss:
     shared = {
         "fields": hamiltonian.fields,
-        "directions": hamiltonian.directions,
-        "n_fields": hamiltonian.n_fields,
+        "directions": hamiltonian.directions / max(hamiltonian.n_fields, 1),  # sums of cosines are then means
         "radius": hamiltonian.radius,
         "shares": np.array(shares),
     }

@@ -22,7 +22,7 @@ from numba import njit, prange
 
 from mc.kernels.gaussian import draw_vmf
 from mc.kernels.random_streams import streams
-from mc.kernels.sphere import local_fields
+from mc.kernels.sphere import bilinear_energy, local_fields
 from mc.measure import kept_draws, place_of_spins
 from mc.simulate import INITIAL_STREAMS, REPLICA_STREAMS, Block, at_least, checked_betas, checked_state
 from mc.vector.driver import LowestVectors, Moves
@@ -107,7 +107,7 @@ class KineticDriver:
         )
         self.engine = Moves("vector-kinetic", "parallel von Mises-Fisher dynamics", "exact")
         self.stat_names, self.spin_axes = (), {}
-        self.lowest = LowestVectors(np.inf, spins[0, 0])
+        self.lowest = LowestVectors(np.inf, spins[0, 0])  # not looked for: no state is better than another here
         self._sums = np.zeros(spins.shape)
         self._made = self._draw = 0  # states in the history, draws
 
@@ -187,16 +187,15 @@ def walk(
                 draw_vmf(spins[i], driving_before[i], betas[b], radius, stream)
             local_fields(spins, fields, couplings, driving)
         local_fields(spins, fields, exchange, local)
-        energy, cosines, flux = 0.0, 0.0, 0.0
+        cosines, flux = 0.0, 0.0
         sums = series.sums[chain, b]
         for i in range(n_spins):
             for k in range(n_components):
                 now, then = spins[i, k], before[i, k]
-                energy -= 0.5 * now * (local[i, k] + fields[i, k])
                 cosines += now * directions[i, k]
                 flux += now * (driving_before[i, k] - fields[i, k]) - then * (driving[i, k] - fields[i, k])
                 sums[i, k] += now
-        series.energy[chain, draw, b] = energy
+        series.energy[chain, draw, b] = bilinear_energy(spins, fields, local)
         series.alignment[chain, draw, b] = cosines / radius
         series.entropy_production[chain, draw, b] = betas[b] * flux
         longest = history.shape[0]

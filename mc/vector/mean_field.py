@@ -31,6 +31,7 @@ from scipy.linalg import LinAlgWarning
 from scipy.optimize import root
 
 from mc.vector import readout, tap
+from mc.vector.alignment import cosines
 
 METHODS = ("nmf", "tap", "tap_onsager")
 BESSEL = ("large-D", "exact")
@@ -241,17 +242,14 @@ def _mix(miss, start, most: int, accuracy: float, alpha: float, line_search: str
 
 
 def _result(model: _Model, m, residual, iterations, reason) -> MeanField:
-    norms, lengths = np.linalg.norm(model.fields, axis=1), np.linalg.norm(m, axis=1)
-    seen = (norms > 0) & (lengths > 0)
-    cosines = (m * model.fields).sum(axis=1)[seen] / (norms * lengths)[seen]
     reaction = 0.0
     if model.method != "nmf" and model.beta > 0:
         inside = model.inside(m)
         reaction = model.reaction(model.inverse(inside), inside)
     return MeanField(
         m=m,
-        q=float((lengths**2).mean() / model.radius**2),
-        alignment=float(cosines.mean()) if seen.any() else math.nan,
+        q=float((m**2).sum() / (len(m) * model.radius**2)),
+        alignment=float(cosines(m, model.fields)),
         converged=reason == "converged",
         residual=float(residual),
         iterations=iterations,

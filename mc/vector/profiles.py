@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from mc.chain_reader import Chain
+from mc.equilibration import Verdict, equilibrated, together
+from mc.measure import as_chains
 from mc.statistics import Estimate, estimate
 from mc.vector.alignment import Value, cosine_of_average, mean_square
 from mc.vector.hamiltonian import VectorHamiltonian
@@ -71,6 +74,23 @@ def time_averages(chain: Chain, hamiltonian: VectorHamiltonian) -> dict[str, lis
 def _as_estimate(value: Value, sets: int, chain: Chain) -> Estimate:
     status, advice = ("short", ONE_CHAIN) if sets == 1 else ("ok", "")
     return Estimate(value.value, value.error, n_draws=chain.n_chains * chain.n_draws, status=status, advice=advice)
+
+
+def verdicts(posterior: Mapping[str, np.ndarray]) -> list[Verdict]:
+    """Whether each beta is in equilibrium, by the energy and the squared tensor overlap.
+
+    Replicas of vector spins never meet, so they count as chains, and so do pairs that share no replica: (0, 1),
+    (2, 3), ...
+    """
+    series = {"energy": as_chains(posterior["energy"])}
+    if "overlap_norm" in posterior:
+        norm = posterior["overlap_norm"]
+        if norm.ndim > 3:
+            pairs = list(itertools.combinations(range(posterior["energy"].shape[3]), 2))
+            norm = norm[..., [k for k, (a, b) in enumerate(pairs) if a % 2 == 0 and b == a + 1]]
+        series["q2"] = as_chains(norm**2)
+    betas = series["energy"].shape[2]
+    return [together([equilibrated({name: x[:, :, b]}) for name, x in series.items()]) for b in range(betas)]
 
 
 def on_grid(overlap: np.ndarray) -> np.ndarray:

@@ -21,14 +21,13 @@ SMALLEST_STEP, LARGEST_STEP = 1e-9, 1e3
 class Sphere(NamedTuple):
     """What the loops need to know of the bilinear energy and its moves.
 
-    couplings: K. directions: x_i / |x_i| (N, D), zero where there is no field. heatbath: or else Metropolis, with
-    `shares` (4,), the probabilities of its proposals. overrelax: such sweeps after each sweep.
+    couplings: K. directions: x_i / |x_i| over the number of fields (N, D), zero where there is none. heatbath: or
+    else Metropolis, with `shares` (4,), the probabilities of its proposals. overrelax: such sweeps after each sweep.
     """
 
     fields: np.ndarray
     couplings: np.ndarray
     directions: np.ndarray
-    n_fields: int
     radius: float
     heatbath: bool
     shares: np.ndarray
@@ -41,7 +40,6 @@ class Loss(NamedTuple):
     fields: np.ndarray
     couplings: np.ndarray
     directions: np.ndarray
-    n_fields: int
     radius: float
     shares: np.ndarray
 
@@ -133,7 +131,7 @@ def _move(system, spins, local, beta, step, stream, scratch):
 
         def of_loss(system, spins, local, beta, step, stream, scratch):
             return loss_energy.metropolis_sweep(
-                spins, local, system.couplings, beta, system.radius, step, system.shares, stream, scratch
+                spins, local, system.couplings, beta, system.radius, step, system.shares, stream
             )
 
         return of_loss
@@ -212,7 +210,7 @@ def put_down(system, replicas, chain, replica, draw, stored, series):
             if norm > 0.0:
                 cosines += along / norm
         series.norm[chain, draw, b, replica] = norms / (n_spins * system.radius)
-        series.alignment[chain, draw, b, replica] = cosines / system.n_fields if system.n_fields > 0 else 0.0
+        series.alignment[chain, draw, b, replica] = cosines
         if stored >= 0:
             kept = series.spins[chain, stored, b, replica]
             for i in range(n_spins):
@@ -261,7 +259,7 @@ def ladder_draw(system, replicas, ladder, betas, first_round, thin, swapping, tu
     warm-up).
     """
     chain, replica = divmod(ladder, replicas.holder.shape[1])
-    scratch = np.zeros(2 * system.fields.shape[1] + 2 * system.fields.shape[0])
+    scratch = np.zeros(system.fields.shape[1])
     accepted = np.zeros(betas.shape[0])
     for number in range(first_round, first_round + thin):
         parity = number % 2 if swapping else -1
