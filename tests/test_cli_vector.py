@@ -217,6 +217,22 @@ def test_the_json_has_the_observables(nmcmc):
     assert table["lag"].tolist() == [2, 4, 8, 16]
 
 
+def test_a_ladder_that_does_not_exchange_is_no_good_one(nmcmc):
+    words = ("run", "--mode", "pt", "vector", "N=16", "D=8", "seed=1", "energy=loss", "--draws", 60, "--warmup", 40)
+    said = nmcmc(*words, "beta=0.5:4:8", "--out", "broken.h5").out
+    assert re.search(r"^broken ladder: beta 0.5 and 1 swap \S+ % of their tries.*ladder=tuned$", said, re.M)
+    assert "nothing to object" not in said
+    assert "broken ladder" not in nmcmc(*words, "beta=3:4:8", "--out", "whole.h5").out
+
+
+def test_what_tunes_no_steps_is_said(nmcmc):
+    words = ("run", *GLASS, "beta=1", "--draws", 5, "--out")
+    note = "note: the steps of moves are tuned in the warm-up, and there is none"
+    assert note in nmcmc(*words, "a.h5", "--mode", "metropolis", "--warmup", 0).out
+    assert note not in nmcmc(*words, "b.h5", "--mode", "metropolis", "--warmup", 5).out
+    assert note not in nmcmc(*words, "c.h5", "--mode", "heatbath", "--warmup", 0).out
+
+
 def test_equilibrium_of_asymmetric_couplings_is_said_to_be_that_of_their_symmetric_part(nmcmc):
     short = ("--draws", 2, "--warmup", 100, "--quiet")
     common = ("vector", "N=3", "D=4", "beta=0.5,1", *short[:-1])
@@ -371,7 +387,9 @@ def test_the_overlap_of_a_figure_has_a_grid_of_its_own(nmcmc):
     assert np.trapezoid(y, x) == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.statistical
 def test_runs_of_one_law_are_compared(nmcmc):
+    """Runs of one law are called different in less than 1 of 100 pairs (`mc.comparison.LEVEL`); two pairs."""
     words = ("run", "--mode", "pt", *GLASS, "beta=0.3:1.5:3", "replicas=2", "--thin", 2, "--draws", 150)
     nmcmc(*words, "--out", "a.h5")
     nmcmc(*words, "rule=metropolis", "--thin", 10, "--rng-seed", 1, "--out", "b.h5")
@@ -441,6 +459,7 @@ def test_mean_field_has_its_results_in_the_file(nmcmc):
         assert row["A"]["mean"] == pytest.approx(cosines.mean())
         assert row["q"]["status"] == "ok"
     assert run.json["diagnostics"]["converged"] == [1.0, 1.0]
+    assert "note: bessel=large-D overstates the answer to weak fields by D/(D-2) = " in run.out
     assert "--restart solves them again" in nmcmc(*words).out
     assert nmcmc("analyze", "m.h5", "--json").json["results"] == run.json["results"]
     assert "complete" in nmcmc("status", "m.h5").out

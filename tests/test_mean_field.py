@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from scipy.special import roots_gegenbauer
 
+from mc.models import vector
 from mc.vector import readout, tap
+from mc.vector.alignment import mean_square
+from mc.vector.kinetic import KineticDriver
 from mc.vector.mean_field import METHODS, SCHEMES, solve
 from tests.archives import arrays_of
 
@@ -451,3 +454,17 @@ def test_readout_refuses_what_has_no_value():
         readout.log_partition(1.0, 1.0, 1.0, 1)
     with pytest.raises(ValueError, match="below 0"):
         readout.log_partition(-1.0, 1.0, 1.0, 3)
+
+
+@pytest.mark.statistical
+def test_at_weak_coupling_it_is_the_parallel_dynamics():
+    """q at beta = 0.1 with the exact Bessel ratio, D = 4: 32 chains, abs z < 4, false alarm 4e-4."""
+    hamiltonian = vector(N=32, D=4, seed=1)
+    driver = KineticDriver(hamiltonian, [0.1], n_chains=32, seed=2, lags=0, spins_every=0)
+    driver.warm_up(20)
+    driver.block(2000)
+    found = mean_square(driver.state()["spin_sums"][:, 0] / 2000, hamiltonian.radius)
+    exact = solve(hamiltonian.fields, hamiltonian.couplings, 0.1, "nmf", bessel="exact")
+    assert abs(found.value - exact.q) < 4 * found.error
+    rough = solve(hamiltonian.fields, hamiltonian.couplings, 0.1, "nmf")
+    assert rough.q / exact.q == pytest.approx((4 / (4 - 2)) ** 2, rel=0.02)  # its answer is D/(D-2) times too large

@@ -292,7 +292,9 @@ def test_swaps_are_counted_and_every_replica_has_a_place():
     assert (np.diff(block.posterior["energy"].mean(axis=(0, 1, 3))) < 0).all()
 
 
+@pytest.mark.statistical
 def test_a_falling_ladder_is_a_rising_one_backwards():
+    # abs z < 4 of three means, each of 20 chains a side: false alarm 1e-3.
     hamiltonian, betas = vector(6, 4, seed=1), [0.3, 0.6, 1.2]
     means = []
     for ladder in (betas, betas[::-1]):
@@ -446,6 +448,7 @@ def test_settings_that_do_not_fit_are_refused(energy, settings, said):
     *itertools.product(["bilinear"], PROPOSALS), ("loss", "local"), ("loss", "perpendicular"), ("loss", "mixed"),
 ])  # fmt: skip
 def test_steps_follow_the_acceptance_in_the_warm_up_only(energy, proposal):
+    # The acceptance is that of 600 draws of 16 moves each, known to 0.005: 0.06 is the tuning, not chance.
     hamiltonian = vector(16, 8, seed=1, energy=energy)
     driver = VectorDriver(hamiltonian, [4.0, 30.0, 300.0], n_chains=2, rule="metropolis", proposal=proposal)
     assert (driver.state()["steps"] == FIRST_STEP).all()
