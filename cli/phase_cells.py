@@ -25,7 +25,7 @@ class Cell:
     with spins, and rotation_spread its standard deviation.
     energy: a spin. equilibrated, reason: as of `mc.vector.profiles.verdicts`, replicas from random starts as chains.
     matrix: q_ab of the last draw with spins. below_line: whether (T, h) lies below the line of de Almeida and
-    Thouless of these spins (`mc.exact.vector_glass`); the loss energy has none.
+    Thouless of these spins (`mc.exact.vector_glass`).
     """
 
     T: float
@@ -76,8 +76,8 @@ def cells_of(chain: Chain, temperatures: Sequence[float], h: float) -> list[Cell
 
 
 def theory_of(hamiltonian: VectorHamiltonian) -> VectorGlass | None:
-    """The theory of many such spins; None of the loss energy, and without couplings."""
-    return glass_of(hamiltonian) if hamiltonian.form == "bilinear" and hamiltonian.exchange.any() else None
+    """The theory of many such spins; None without couplings."""
+    return glass_of(hamiltonian) if hamiltonian.exchange.any() else None
 
 
 def line_of_instability(glass: VectorGlass, T: float) -> str:

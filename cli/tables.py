@@ -160,6 +160,8 @@ def _broken_ladder(results: Results) -> list[str]:
     broken = np.flatnonzero(rates < FEWEST_SWAPS)
     if not broken.size or rates.size != len(results.betas) - 1:
         return []
+    if results.observables["energy"][0].n_draws < 1 / FEWEST_SWAPS:  # too few tries to know the rate
+        return []
     worst = broken[rates[broken].argmin()]
     pair = f"beta {named(results, worst)} and {named(results, worst + 1)}"
     pair += f" swap {100 * rates[worst]:.2g} % of their tries"
