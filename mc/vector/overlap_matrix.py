@@ -65,24 +65,6 @@ def pair_values(matrices: np.ndarray) -> np.ndarray:
     return np.asarray(matrices)[..., first, second]
 
 
-def mean_absolute(matrices: np.ndarray) -> np.ndarray:
-    """Mean of |q_ab| over pairs a < b of matrices (..., replicas, replicas): shape (...).
-
-    Raises ValueError for a single replica.
-    """
-    return np.abs(_pairs(matrices)).mean(axis=-1)
-
-
-def spread(matrices: np.ndarray) -> np.ndarray:
-    """Standard deviation of q_ab over pairs a < b, the measure of broken symmetry: shape (...), from (..., r, r).
-
-    One number a draw, whose mean over draws holds thermal noise too; of the matrix averaged over draws first
-    (`spread(matrices.mean(axis=0))`) it is what tells the replicas apart for good. Raises ValueError for a single
-    replica.
-    """
-    return _pairs(matrices).std(axis=-1)
-
-
 @dataclass(frozen=True)
 class NoiseFloor:
     """Overlaps of two independent states of random directions: what a paramagnet has.
@@ -146,10 +128,3 @@ def _checked(spins: np.ndarray) -> np.ndarray:
     if spins.ndim < 3:
         raise ValueError(f"overlaps: spins {spins.shape}; spins of several replicas (..., replicas, N, D) are needed")
     return spins
-
-
-def _pairs(matrices: np.ndarray) -> np.ndarray:
-    pairs = pair_values(matrices)
-    if not pairs.shape[-1]:
-        raise ValueError("overlaps: one replica has no pairs; at least 2 replicas are needed")
-    return pairs
